@@ -1,0 +1,86 @@
+"""What is done to the command line's words before the parser sees them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lth_lightning.errors import UserError
+from lth_lightning.results import run_folder
+
+ALIASES = {
+    "--replicates": "--pruning.replicates",
+    "--until-density": "--pruning.until_density",
+    "--until_density": "--pruning.until_density",
+    "--ticket": "--pruning.ticket",
+    "--dry-run": "--dry_run",
+}
+"""Short names of options that people type often."""
+
+DEFAULT_CONFIG = "quickstart"
+
+
+def config_folder() -> Path:
+    """Where the shipped configs are: in the installed package, or beside it in a checkout."""
+    installed = Path(__file__).parent / "configs"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def prepare(arguments: Sequence[str]) -> list[str]:
+    """Resolve short names of options and configs, and put a run's own config in front where one is named.
+
+    Raises UserError for a config that is neither a file nor a shipped one's name, or a run that is none.
+    """
+    words = [_alias(word) for word in arguments]
+    # `--config=x` as two words
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith(("--config=", "-c=")) else [word])]
+    for index, word in enumerate(words[:-1]):
+        if word in ("--config", "-c"):
+            words[index + 1] = _config(words[index + 1])
+    command = words[0] if words else ""
+    own = _own_config(command, words)
+    if own:
+        return [command, "--config", str(own), *words[1:]]
+    named = any(word in ("--config", "-c") or word.startswith(("--model", "--help", "-h")) for word in words)
+    if command == "fit" and not named:
+        return [command, "--config", _config(DEFAULT_CONFIG), *words[1:]]
+    return words
+
+
+def _alias(word: str) -> str:
+    name, equals, value = word.partition("=")
+    return ALIASES.get(name, name) + equals + value
+
+
+def _config(name: str) -> str:
+    if Path(name).is_file():
+        return name
+    shipped = config_folder() / f"{name}.yaml"
+    if shipped.is_file():
+        return str(shipped)
+    known = ", ".join(sorted(path.relative_to(config_folder()).with_suffix("").as_posix() for path in config_folder().rglob("*.yaml")))
+    raise UserError(f"There is no config '{name}': give a YAML file, or one of {known}.")
+
+
+def value_of(option: str, words: Sequence[str]) -> str | None:
+    """The last value of `--option value` or `--option=value` in `words`."""
+    value = None
+    for index, word in enumerate(words):
+        if word == option and index + 1 < len(words):
+            value = words[index + 1]
+        elif word.startswith(option + "="):
+            value = word.partition("=")[2]
+    return value
+
+
+def experiment_of(words: Sequence[str]) -> str | None:
+    """The stem of the last config file, which names the experiment where nothing else does."""
+    config = value_of("--config", words) or value_of("-c", words)
+    return Path(config).stem if config else None
+
+
+def _own_config(command: str, words: Sequence[str]) -> Path | None:
+    """The config.yaml of the run that the words go on with (`--resume`) or look into (`--ckpt_path` a level's folder)."""
+    if command == "fit" and (folder := value_of("--resume", words)):
+        return run_folder.check_run(Path(folder)) / run_folder.CONFIG
+    if command in ("validate", "test") and (path := value_of("--ckpt_path", words)) and Path(path).is_dir():
+        return run_folder.run_of(Path(path)) / run_folder.CONFIG
+    return None

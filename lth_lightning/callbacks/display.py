@@ -1,0 +1,119 @@
+"""The one display of a run, owned by the driver: bars on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from lth_lightning.results.record import DIVERGED, Record
+from lth_lightning.results.training import Training
+
+
+class Display:
+    """Shows replicate, arm, level, density, the level's own progress, and an estimate for the whole run.
+
+    Args:
+        console: where to; standard output by default.
+        enabled: False shows nothing.
+    """
+
+    def __init__(self, console: Console | None = None, enabled: bool = True) -> None:
+        self.console = console or Console(highlight=False)
+        self._enabled = enabled
+        self._bars: Progress | None = None
+        self._run: TaskID | None = None
+        self._level: TaskID | None = None
+        self._trainings = self._done = 0
+        self._began = 0.0
+        self._steps_seen = 0.0
+        self._steps = 0
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        if self._enabled:
+            self.console.print(text, soft_wrap=True, markup=False)
+
+    def start(self, trainings: int, done: int) -> None:
+        """A run of so many trainings begins, or goes on with some `done`."""
+        self._trainings, self._done, self._began, self._steps_seen = trainings, done, time.monotonic(), 0.0
+        if self._enabled and self.console.is_terminal:
+            self._bars = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[info]}"),
+                console=self.console, refresh_per_second=4,
+            )  # fmt: skip
+            self._run = self._bars.add_task("trainings", total=trainings, completed=done, info="")
+            self._level = self._bars.add_task("steps", total=None, info="")
+            self._bars.start()
+
+    def begin(self, training: Training, density: float, steps: int | None) -> None:
+        """A training begins; `steps` is its length where it is known."""
+        self._steps = steps or 0
+        self._title = f"{training}, {density:.1%} of weights"
+        if self._bars and self._level is not None:
+            self._bars.reset(self._level, total=steps, description=self._title, info="")
+
+    def step(self, step: int, row: Mapping[str, float | int | None] | None = None) -> None:
+        """The training is at `step`, with the evaluation `row` where there is a new one."""
+        if self._bars and self._level is not None and self._run is not None:
+            info = f"val acc {row['val_acc']:.4f}" if row and row.get("val_acc") is not None else None
+            self._bars.update(self._level, completed=step, **({"info": info} if info else {}))
+            self._bars.update(self._run, info=self._left(step))
+
+    def end(self, record: Record, training: Training) -> None:
+        """A training is recorded."""
+        self._done += 1
+        self._steps_seen += 1
+        if self._bars and self._run is not None:
+            self._bars.update(self._run, completed=self._done, info=self._left(0))
+        if not self._bars:
+            self.note(f"[{self._done}/{self._trainings}] {training}: {_outcome(record)}{self._left_line()}")
+
+    def skip(self, count: int) -> None:
+        """So many trainings will not be made."""
+        self._trainings -= count
+        if self._bars and self._run is not None:
+            self._bars.update(self._run, total=self._trainings)
+
+    def stop(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bars:
+            self._bars.stop()
+            self._bars = None
+
+    def _left(self, step: int) -> str:
+        """The time left, judging by the trainings of this session."""
+        seen = self._steps_seen + (step / self._steps if self._steps else 0)
+        if seen < 0.2:
+            return ""
+        left = (time.monotonic() - self._began) / seen * (self._trainings - self._done - (seen - self._steps_seen))
+        return f"about {duration(left)} left"
+
+    def _left_line(self) -> str:
+        return f", {self._left(0)}" if self._done < self._trainings else ""
+
+
+def _outcome(record: Record) -> str:
+    parts = [f"{record.density:.1%} of weights"]
+    if record.status == DIVERGED:
+        parts.append(f"diverged after {record.steps} steps")
+    if record.early_stop_step is not None:
+        parts.append(f"early stop at step {record.early_stop_step}")
+    if record.early_stop_test_acc is not None:
+        parts.append(f"test accuracy there {record.early_stop_test_acc:.4f}")
+    if record.final_test_acc is not None:
+        parts.append(f"at the end {record.final_test_acc:.4f}")
+    if record.seconds is not None:
+        parts.append(duration(record.seconds))
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for unit, name, part, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= unit:
+            return f"{whole // unit} {name} {whole % unit // part} {small}"
+    return f"{whole} s"

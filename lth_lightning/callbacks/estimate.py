@@ -1,0 +1,90 @@
+"""--dry-run: what a run would do, how long it would take and how much disk it would need."""
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+from pytorch_lightning import LightningModule
+from rich.console import Console
+from rich.table import Table
+
+from lth_lightning.callbacks.display import duration
+from lth_lightning.callbacks.driver import Driver
+
+TIMED = 20
+"""Passes that are timed, after as many that are not."""
+
+
+def describe(driver: Driver, console: Console) -> None:
+    """Print the trainings, steps, estimated time and disk of the run that `driver` would make. Trains and writes nothing."""
+    schedule = driver.prepare()
+    trainings = driver.plan(Path())
+    arms = Counter(training.arm for training in trainings)
+    table = Table(box=None, pad_edge=False)
+    for name in ("level", "weights left", "weights", *arms):
+        table.add_column(name, justify="right")
+    for level in schedule.levels:
+        counts = Counter(training.arm for training in trainings if training.level == level)
+        left, density = schedule.weights_remaining(level), schedule.density(level)
+        table.add_row(str(level), f"{density:.1%}", f"{left:,}", *(str(counts[arm] or "-") for arm in arms))
+    console.print(table)
+    steps = driver.steps
+    each = f"{steps:,} steps" if steps else "as many steps as trainer.max_epochs makes"
+    console.print(f"{len(trainings)} trainings of {each} each; columns count them by arm.")
+    model = driver.make_model()
+    seconds = _seconds_a_training(driver, model)
+    if seconds is None:
+        console.print("Time: not estimated for this module and data; the first levels of the run will tell.")
+    else:
+        console.print(f"Time: about {duration(seconds * len(trainings))} on this machine, judging by {TIMED} timed passes.")
+    console.print(f"Disk: about {_bytes(driver, model, arms) / 1e6:,.0f} MB.")
+
+
+def _seconds_a_training(driver: Driver, model: LightningModule) -> float | None:
+    """Forward and backward passes over one batch, and an evaluation, of a throwaway model; None where it cannot be told."""
+    data, steps = driver.datamodule, driver.steps
+    if steps is None or not hasattr(data, "follow"):
+        return None
+    data.setup("fit")  # type: ignore[union-attr]
+    images, labels = next(iter(data.train_dataloader()))  # type: ignore[union-attr]
+    evaluation = next(iter(data.val_dataloader()))[0]  # type: ignore[union-attr]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, images, labels, evaluation = model.to(device), images.to(device), labels.to(device), evaluation.to(device)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    def evaluate() -> None:
+        with torch.no_grad():
+            model(evaluation)
+
+    evaluations = steps / driver.loop.evaluate_every
+    return steps * _time(step, TIMED, device) + evaluations * _time(evaluate, 1, device)
+
+
+def _time(action, times: int, device: torch.device) -> float:  # type: ignore[no-untyped-def]
+    began = 0.0
+    for index in range(2 * times):
+        if index == times:
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            began = time.perf_counter()
+        action()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - began) / times
+
+
+def _bytes(driver: Driver, model: LightningModule, arms: Counter[str]) -> float:
+    """Masks are a byte a weight; trained weights are kept for the ticket arm; curves and events 300 bytes a row."""
+    weights = sum(value.nbytes for value in model.state_dict().values())
+    mask = sum(pool.size for pool in driver.schedule.pools)
+    everything = sum(arms.values())
+    kept = everything if driver.loop.save_controls else arms["ticket"]
+    rows = (driver.steps or 0) / driver.loop.evaluate_every
+    copies = 2 if driver.loop.save_early_stop else 1
+    return everything * (mask + 300 * rows + 5000) + (kept * copies + driver.loop.replicates) * weights

@@ -1,0 +1,69 @@
+"""The numbers of a finished training: at its early-stop step and at its end."""
+
+from typing import Any
+
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+
+from lth_lightning.callbacks.fit_watch import FitWatch
+from lth_lightning.callbacks.trainer import has_step
+from lth_lightning.pruning.rewind import Weights
+from lth_lightning.results.curve import shortest
+
+
+def measure(
+    trainer: Trainer,
+    model: LightningModule,
+    datamodule: LightningDataModule | None,
+    watch: FitWatch,
+    *,
+    train_accuracy: bool,
+) -> dict[str, Any]:
+    """Test, and accuracy on the training set, with the weights at the end and with those of the early-stop step.
+
+    The test set is used here alone, once for each. A quantity that the module does not log is None. A diverged
+    training has no end to measure. The model is left with either weights.
+    """
+    # These are not points of a curve.
+    trainer.loggers = []
+    numbers: dict[str, Any] = {
+        "early_stop_step": watch.early_stop.get("step"),
+        "early_stop_val_loss": watch.early_stop.get("val_loss"),
+        "early_stop_val_acc": watch.early_stop.get("val_acc"),
+    }
+    if not watch.diverged:
+        numbers |= {"final_val_loss": watch.last.get("val_loss"), "final_val_acc": watch.last.get("val_acc")}
+        numbers |= _prefixed("final", _evaluate(trainer, model, datamodule, train_accuracy))
+    if watch.early_stop_weights is not None:
+        if not watch.diverged and watch.early_stop.get("step") == watch.last.get("step"):
+            same = {f"early_stop_{key[6:]}": numbers[key] for key in numbers if key.startswith("final_t")}
+            return numbers | same
+        weights: Weights = watch.early_stop_weights
+        model.load_state_dict(weights)
+        numbers |= _prefixed("early_stop", _evaluate(trainer, model, datamodule, train_accuracy))
+    return numbers
+
+
+def _evaluate(
+    trainer: Trainer, model: LightningModule, datamodule: LightningDataModule | None, train_accuracy: bool
+) -> dict[str, float | None]:
+    found: dict[str, Any] = {}
+    source = datamodule or model
+    if has_step(model, "test_step") and _gives(source, "test_dataloader"):
+        for logged in trainer.test(model, datamodule=datamodule, verbose=False):
+            found |= logged
+    if train_accuracy and has_step(model, "validation_step"):
+        make = getattr(source, "train_eval_dataloader", source.train_dataloader)
+        for logged in trainer.validate(model, dataloaders=make(), verbose=False):
+            found["train_acc"] = logged.get("val_acc")
+    return {name: shortest(found.get(name)) for name in ("test_loss", "test_acc", "train_acc")}
+
+
+def _gives(source: LightningDataModule | LightningModule, name: str) -> bool:
+    base = LightningDataModule if isinstance(source, LightningDataModule) else LightningModule
+    return getattr(type(source), name) is not getattr(base, name)
+
+
+def _prefixed(prefix: str, numbers: dict[str, float | None]) -> dict[str, float | None]:
+    return {f"{prefix}_{name}": number for name, number in numbers.items()}
+
+

@@ -1,0 +1,30 @@
+"""Which trainings a run consists of, in the order they are made."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lth_lightning.callbacks.controls import Control
+from lth_lightning.errors import UserError
+from lth_lightning.results.training import TICKET, Training
+
+
+def plan_trainings(run: Path, replicates: int, last_level: int, controls: Sequence[Control]) -> list[Training]:
+    """Replicate by replicate, level by level: the ticket, then each control's trials from that level's mask.
+
+    Raises:
+        UserError: no replicate, two controls of one name, or a control at a level that is not run.
+    """
+    if replicates < 1:
+        raise UserError(f"The number of replicates is {replicates}: give 1 or more.")
+    names = [control.arm for control in controls]
+    for name in names:
+        if names.count(name) > 1 or name == TICKET:
+            raise UserError(f"Two arms are called '{name}': give each control once, with all its levels and trials.")
+    chosen = [(control, set(control.levels_of(last_level))) for control in controls]
+    return [
+        Training(replicate, arm, trial, level, run)
+        for replicate in range(replicates)
+        for level in range(last_level + 1)
+        for arm, trials in [(TICKET, 1), *((c.arm, c.trials) for c, levels in chosen if level in levels)]
+        for trial in range(trials)
+    ]

@@ -1,0 +1,265 @@
+"""PruningLoop: the options of a run, and what it does within each fit."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from torch import Tensor
+
+from lth_lightning.callbacks.controls import Control, Start
+from lth_lightning.callbacks.display import Display
+from lth_lightning.callbacks.driver import Driver
+from lth_lightning.callbacks.fit_watch import FitWatch
+from lth_lightning.errors import UserError
+from lth_lightning.files import write_pt
+from lth_lightning.pruning import Magnitude, MaskKeeper, Schedule, Score, Ticket, Weights, snapshot
+from lth_lightning.pruning.allocation import Scope
+from lth_lightning.pruning.schedule import PAPER_RATES
+from lth_lightning.pruning.ticket import FORMAT
+from lth_lightning.results.curve import TEST_COLUMNS, MetricsFile
+from lth_lightning.results.record import Record
+from lth_lightning.results.run_folder import CHECKPOINT, METRICS, REWIND
+from lth_lightning.results.training import Training
+from lth_lightning.seeding import seed_all
+
+MakeTrainer = Callable[[Training], Trainer]
+MakeModel = Callable[[], LightningModule]
+
+
+class PruningLoop(Callback):
+    """Finds tickets: train, prune, rewind, train again; and trains the controls beside them.
+
+    During a fit it keeps the mask applied, records the curve, takes the rewind and early-stop snapshots and
+    checkpoints. By its method `run` it is the driver too: a fresh Trainer and model for each training.
+
+    Args:
+        levels: rounds of pruning after level 0, the dense network.
+        until_density: instead of `levels`, go to the first level at or below this density, such as 0.036.
+        rates: fraction of what is left that goes each round, by kind (conv, linear, output) and name pattern
+            (LTH Fig. 2). A kind without a rate is not pruned.
+        scope: pools of one layer each, or one global pool.
+        exclude: name patterns of layers that are never pruned, such as `*shortcut*`.
+        score: which weights go.
+        one_shot: cut every level from level 0's trained weights (LTH Fig. 4) instead of from the level before.
+        grid: for one-shot, the densities of levels 1, 2, …; without it, those of iterative pruning.
+        rewind_step: the step k that survivors go back to; 0 is the initialization. Level 0 trains from step 0, the
+            others from k (arXiv 1903.01611).
+        controls: what to train beside the tickets.
+        replicates: independent repetitions of everything. On the command line also `--replicates`.
+        ticket: a level's folder or a ticket.pt that level 0 starts from. On the command line also `--ticket`.
+        evaluate_every: optimizer steps between evaluations (LTH: 100).
+        checkpoint_every: optimizer steps between checkpoints of the training at hand, for --resume.
+        test_curve: also evaluate the test set every `evaluate_every` steps.
+        train_accuracy: also compute accuracy on the training set, at early stop and at the end.
+        save_controls: keep the controls' trained weights too.
+        save_early_stop: keep the weights of the early-stop step too.
+    """
+
+    def __init__(
+        self,
+        levels: int = 15,
+        until_density: float | None = None,
+        rates: dict[str, float] = PAPER_RATES,
+        scope: Scope = "layer",
+        exclude: Sequence[str] = (),
+        score: Score = Magnitude(),  # noqa: B008  stateless
+        one_shot: bool = False,
+        grid: list[float] | None = None,
+        rewind_step: int = 0,
+        controls: Sequence[Control] = (),
+        replicates: int = 1,
+        ticket: str | None = None,
+        evaluate_every: int = 100,
+        checkpoint_every: int = 500,
+        test_curve: bool = False,
+        train_accuracy: bool = True,
+        save_controls: bool = False,
+        save_early_stop: bool = False,
+    ) -> None:
+        for name, value in {"evaluate_every": evaluate_every, "checkpoint_every": checkpoint_every}.items():
+            if value < 1:
+                raise UserError(f"pruning.{name} is {value}: give 1 step or more.")
+        if rewind_step < 0:
+            raise UserError(f"pruning.rewind_step is {rewind_step}: give 0, the initialization, or a later step.")
+        self.levels = levels
+        self.until_density = until_density
+        self.rates = dict(rates)
+        self.scope = scope
+        self.exclude = list(exclude)
+        self.score = score
+        self.one_shot = one_shot
+        self.grid = grid
+        self.rewind_step = rewind_step
+        self.controls = list(controls)
+        self.replicates = replicates
+        self.ticket = ticket
+        self.evaluate_every = evaluate_every
+        self.checkpoint_every = checkpoint_every
+        self.test_curve = test_curve
+        self.train_accuracy = train_accuracy
+        self.save_controls = save_controls
+        self.save_early_stop = save_early_stop
+        self.folder: Path | None = None
+        self._training: Training | None = None
+
+    def run(
+        self,
+        make_trainer: MakeTrainer,
+        make_model: MakeModel,
+        datamodule: LightningDataModule | None = None,
+        *,
+        seed: int = 0,
+        experiment: str = "run",
+        logs: str | Path = "lightning_logs",
+        folder: str | Path | None = None,
+        config: str = "# started from Python, so there is no config\n",
+        display: Display | None = None,
+    ) -> list[Record]:
+        """Make every training of the run that is not finished, and return the table's rows.
+
+        Args:
+            make_trainer: a fresh Trainer for a training (its replicate, arm, trial, level and folder).
+            make_model: a fresh, freshly initialized module.
+            datamodule: used for all trainings; None where the module has its own loaders.
+            seed: what all draws of the run come from.
+            experiment: the run's folder is `logs/<experiment>/version_N`.
+            logs: where runs are kept.
+            folder: a run to go on with, instead of a new one.
+            config: what to save as config.yaml.
+            display: where progress is shown.
+
+        Raises:
+            UserError: a setting that cannot work, before anything is written.
+        """
+        driver = Driver(self, make_trainer, make_model, datamodule, seed=seed, display=display or Display())
+        return driver.run(experiment=experiment, logs=Path(logs), folder=folder and Path(folder), config=config)
+
+    def schedule_for(self, model: LightningModule, ticket: Ticket | None = None) -> Schedule:
+        """Survivors of each pool at each level; raises UserError where a level would take nothing or everything."""
+        return Schedule.of(
+            model,
+            self.levels,
+            until_density=self.until_density,
+            rates=self.rates,
+            scope=self.scope,
+            exclude=self.exclude,
+            one_shot=self.one_shot,
+            grid=self.grid,
+            start=ticket.mask if ticket else None,
+        )
+
+    # One fit. The driver calls `begin`; Lightning calls the hooks.
+
+    def begin(self, training: Training, start: Start, seed: int, display: Display, long_batches: bool) -> FitWatch:
+        """Get ready for the fit of `training`, and return what will be known of it."""
+        self._training = training
+        self._mask = start.mask
+        self._seed = seed
+        self._display = display
+        self._long_batches = long_batches
+        self._saved_step = start.step
+        self._seconds = 0.0
+        self._began = time.monotonic()
+        self._metrics = MetricsFile(training.folder / METRICS, self.test_curve)
+        self.watch = FitWatch()
+        return self.watch
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the training so far, its earlier sessions up to their last checkpoint counted in."""
+        return self._seconds + time.monotonic() - self._began
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Rank 0's mask is everybody's. The weights need no such care: DistributedDataParallel sends rank 0's.
+        self._mask = trainer.strategy.broadcast(self._mask)
+        self._keeper = MaskKeeper(pl_module, self._mask)
+        self._detach = self._keeper.attach(trainer.optimizers)
+        if trainer.is_global_zero:
+            self._metrics.cut(trainer.global_step)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        # Dropout and the like: from names, so that a resumed fit draws what an uninterrupted one draws.
+        assert self._training is not None
+        draws = ("step", trainer.global_step, batch_idx, trainer.global_rank)
+        seed_all(self._training.seed(self._seed, *draws))
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        # Lightning clips after this hook, under automatic optimization alone.
+        if pl_module.automatic_optimization:
+            self._keeper.mask_gradients()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert self._training is not None
+        step = trainer.global_step
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, Tensor):
+            self.watch.batch(loss, len(batch[1]) if self._long_batches else 1)
+        if self._training.is_ticket and self._training.level == 0 and 0 < self.rewind_step == step:
+            self._save_rewind_point(trainer)
+        if not self._long_batches and trainer.is_global_zero:
+            self._display.step(step)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.training and trainer.state.fn != "fit":
+            return
+        row = self.evaluated(trainer, pl_module)
+        if self.watch.diverged:
+            trainer.should_stop = True
+        elif row["step"] - self._saved_step >= self.checkpoint_every:  # type: ignore[operator]
+            self._saved_step = trainer.global_step
+            trainer.save_checkpoint(self._training.folder / CHECKPOINT)  # type: ignore[union-attr]
+
+    def evaluated(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float | int | None]:
+        """Record the evaluation that the trainer has just made."""
+        names = ["val_loss", "val_acc", *(TEST_COLUMNS if self.test_curve else ())]
+        values = [trainer.callback_metrics.get(name) for name in names]
+        known = [i for i, value in enumerate(values) if value is not None]
+        train_loss = self.watch.train_loss()
+        stack = [torch.as_tensor(values[i]).float().to(pl_module.device) for i in known]
+        if train_loss is not None:
+            stack.append(train_loss.float().to(pl_module.device))
+        # One transfer for all; the mean over ranks gives every rank the same numbers, and the same decisions.
+        together = torch.stack(stack) if stack else torch.zeros(0)
+        if trainer.world_size > 1:
+            together = trainer.strategy.reduce(together, reduce_op="mean")
+        numbers = together.tolist()
+        metrics: dict[str, float | None] = dict.fromkeys(["train_loss", *names])
+        metrics |= {names[i]: number for i, number in zip(known, numbers, strict=False)}
+        if train_loss is not None:
+            metrics["train_loss"] = numbers[-1]
+        row = self.watch.evaluation(trainer.global_step, metrics, lambda: snapshot(pl_module))
+        if trainer.is_global_zero:
+            self._metrics.append(row)
+            self._display.step(trainer.global_step, row)
+        return row
+
+    def _save_rewind_point(self, trainer: Trainer) -> None:
+        """Keep the weights of step k, and where Lightning's loops and schedules stood, but not the optimizer's state."""
+        training = self._training
+        assert training is not None
+        path = training.replicate_folder / ".rewind.ckpt"
+        trainer.save_checkpoint(path)
+        if trainer.is_global_zero:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            path.unlink()
+            weights: Weights = checkpoint.pop("state_dict")
+            checkpoint["callbacks"] = {}
+            for state in checkpoint["optimizer_states"]:
+                state["state"] = {}
+            content = {"format": FORMAT, "weights": weights, "step": self.rewind_step, "seed": self._seed}
+            write_pt(training.replicate_folder / REWIND, {**content, "trainer": checkpoint})
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self.watch.state_dict(), "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._seconds = state_dict["seconds"]
+        self.watch.load_state_dict({key: value for key, value in state_dict.items() if key != "seconds"})

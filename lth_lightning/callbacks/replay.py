@@ -1,0 +1,68 @@
+"""Makes any train loader give the same batches again, from any batch on, without saving a generator's state."""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.trainer.states import RunningStage
+from pytorch_lightning.utilities.combined_loader import CombinedLoader
+from torch.utils.data import DataLoader, DistributedSampler, SequentialSampler
+
+from lth_lightning.seeding import derive_seed, seed_all
+
+
+class EpochReplay:
+    """Wraps a loader: the global generators are seeded before each epoch and each batch, from names.
+
+    A training that is resumed within an epoch fetches that epoch's batches anew and skips those it has had. Where it
+    stands is asked of the trainer when the first batch is due, so this object has no state.
+    """
+
+    def __init__(self, loader: Any, trainer: Trainer, seed: int) -> None:
+        self._loader, self._trainer, self._seed = loader, trainer, seed
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        fit = self._trainer.fit_loop
+        epoch, done = fit.epoch_progress.current.processed, fit.epoch_loop.batch_progress.current.ready
+        if isinstance(sampler := getattr(self._loader, "sampler", None), DistributedSampler):
+            sampler.seed = self._seed % 2**31
+            sampler.set_epoch(epoch)
+        seed_all(derive_seed(self._seed, "epoch", epoch))
+        batches, index = iter(self._loader), 0
+        while True:
+            seed_all(derive_seed(self._seed, "batch", epoch, index))
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            if index >= done:
+                yield batch
+            index += 1
+
+
+@contextmanager
+def replaying(source: LightningDataModule | LightningModule, trainer: Trainer, seed: int) -> Iterator[None]:
+    """Within it, `source.train_dataloader` gives an `EpochReplay`. A collection of loaders is left as it is."""
+    original = source.train_dataloader
+
+    @functools.wraps(original)
+    def train_dataloader() -> Any:
+        loader = original()
+        if isinstance(loader, (list, tuple, dict, CombinedLoader)):
+            return loader
+        if isinstance(loader, DataLoader) and trainer.world_size > 1:
+            # Lightning puts its distributed sampler into a bare DataLoader only, not into what wraps one.
+            shuffled = not isinstance(loader.sampler, SequentialSampler)
+            loader = trainer._data_connector._prepare_dataloader(loader, shuffled, RunningStage.TRAINING)
+        return EpochReplay(loader, trainer, seed)
+
+    source.train_dataloader = train_dataloader  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del source.train_dataloader

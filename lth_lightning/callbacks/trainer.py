@@ -1,0 +1,102 @@
+"""Turns any Trainer into one that serves a training of a run."""
+
+from pathlib import Path
+
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, ModelSummary, ProgressBar
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
+
+from lth_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
+from lth_lightning.errors import UserError
+
+
+def refuse_unfit(trainer: Trainer) -> None:
+    """Raise UserError for Trainer settings under which a run's promises cannot hold."""
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise UserError(
+            "Strategies that spawn or fork (ddp_spawn, ddp_fork, ddp_notebook) lose the callback's state between fits: "
+            "use --trainer.strategy=ddp, which starts the command once a device."
+        )
+    if trainer.val_check_interval not in (None, 1.0):
+        raise UserError("trainer.val_check_interval counts batches: set --pruning.evaluate_every, in steps, instead.")
+    if trainer.fast_dev_run:
+        raise UserError("trainer.fast_dev_run skips what a run consists of: set --trainer.max_steps to a few steps instead.")
+    if trainer.max_steps == 0 or trainer.max_epochs == 0:
+        raise UserError("A training of 0 steps finds no ticket: set --trainer.max_steps to 1 or more.")
+
+
+def wants_ordinary_batches(trainer: Trainer) -> str | None:
+    """The Trainer flag that needs automatic optimization, one step a batch, or None."""
+    if trainer.gradient_clip_val:
+        return "gradient_clip_val"
+    if trainer.accumulate_grad_batches != 1:
+        return "accumulate_grad_batches"
+    return None
+
+
+def total_steps(trainer: Trainer, steps_per_epoch: int) -> int:
+    """Optimizer steps of a training: the lower of max_steps and max_epochs."""
+    limits = []
+    if trainer.max_steps > 0:
+        limits.append(trainer.max_steps)
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        limits.append(trainer.max_epochs * steps_per_epoch)
+    if not limits:
+        raise UserError("A training needs an end: set --trainer.max_steps or --trainer.max_epochs.")
+    return min(limits)
+
+
+def adopt(
+    trainer: Trainer, loop: Callback, logger: TensorBoardLogger | None, *, evaluate_every: int, long_steps: int | None
+) -> None:
+    """Set `trainer` up for one training.
+
+    Args:
+        trainer: fresh, as the user's recipe made it; what they added to it stays.
+        loop: the callback that drives the run.
+        logger: the training's TensorBoard logger.
+        evaluate_every: optimizer steps between evaluations.
+        long_steps: for long batches the training's steps; None for ordinary batches.
+    """
+    # Lightning's own display, checkpoints and loggers come with a bare `Trainer(max_steps=…)`; the run has its own.
+    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, (ProgressBar, ModelSummary)) and not _default(c)]
+    trainer.callbacks.append(loop)
+    trainer.loggers = [g for g in trainer.loggers if not _default_logger(g, trainer)] + ([logger] if logger else [])
+    trainer.num_sanity_val_steps = 0
+    trainer.check_val_every_n_epoch = None
+    if long_steps is None:
+        trainer.val_check_interval = evaluate_every * trainer.accumulate_grad_batches
+    else:
+        # One Lightning epoch is the whole training, one batch an evaluation interval.
+        trainer.val_check_interval = 1
+        trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
+        trainer.fit_loop.max_epochs = -1
+        trainer.fit_loop.epoch_loop.max_steps = long_steps
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+    # Lightning's SIGTERM handler broadcasts from inside the handler, which can meet another collective half way, and
+    # loses the signal during a test. The command's own handler stays in force instead: files are whole at any moment.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+
+
+def _default(callback: Callback) -> bool:
+    return type(callback) in (Checkpoint, ModelCheckpoint) and callback.dirpath is None  # type: ignore[attr-defined]
+
+
+def _default_logger(logger: object, trainer: Trainer) -> bool:
+    own = isinstance(logger, (TensorBoardLogger, CSVLogger))
+    return own and logger.save_dir == trainer.default_root_dir and logger.name == "lightning_logs"  # type: ignore[attr-defined]
+
+
+def has_step(model: LightningModule, name: str) -> bool:
+    """Whether the module defines `name` (`validation_step`, `test_step`) itself."""
+    return getattr(type(model), name) is not getattr(LightningModule, name)
+
+
+def logger_for(run: Path, version: str, purge_step: int | None) -> TensorBoardLogger:
+    """A TensorBoard run of its own in the training's folder; events from `purge_step` on are withdrawn."""
+    return TensorBoardLogger(
+        save_dir=run, name="", version=version, default_hp_metric=False, purge_step=purge_step, flush_secs=10, max_queue=50
+    )

@@ -1,0 +1,215 @@
+"""The command line: a LightningCLI whose `fit` is a run of a PruningLoop."""
+
+import logging
+import signal
+import sys
+import warnings
+from argparse import ArgumentError
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import yaml
+from jsonargparse import Namespace
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from rich.console import Console
+
+import lth_lightning.callbacks
+import lth_lightning.data
+import lth_lightning.models
+import lth_lightning.pruning  # noqa: F401  importing these gives their classes short names in YAML
+from lth_lightning import arguments, resume
+from lth_lightning.callbacks import PruningLoop
+from lth_lightning.callbacks.display import Display
+from lth_lightning.callbacks.driver import Driver
+from lth_lightning.callbacks.estimate import describe
+from lth_lightning.errors import UserError
+from lth_lightning.pruning.rewind import check_fits
+from lth_lightning.pruning.ticket import read_format
+from lth_lightning.results import Training
+from lth_lightning.results.run_folder import TRAINED
+from lth_lightning.results.summary import verdict
+from lth_lightning.results.terminal import results_table
+
+SESSION_OPTIONS = ("resume", "dry_run", "config")
+"""Options of one call of the command: not part of the experiment, so not in config.yaml."""
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+class LTHCLI(LightningCLI):
+    """`lth fit|validate|test`: every class and option from YAML and flags."""
+
+    def __init__(self, args: Sequence[str]) -> None:
+        self._words = list(args)
+        strict = {"exit_on_error": False}
+        super().__init__(
+            args=list(args),
+            seed_everything_default=0,
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            trainer_defaults={
+                "devices": 1,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "enable_checkpointing": False,
+            },
+            parser_kwargs={**strict, **{name: dict(strict) for name in self.subcommands()}},
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        evaluation = {"model", "dataloaders", "datamodule", "weights_only"}
+        return {
+            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "ckpt_path", "weights_only"},
+            "validate": evaluation,
+            "test": evaluation,
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_class_arguments(PruningLoop, "pruning")
+        parser.add_argument("--experiment", type=str | None, default=None, help="Name of the run's folder; the config's by default.")
+        parser.add_argument("--logs", type=str, default="lightning_logs", help="Folder that runs are kept in.")
+        parser.add_argument("--resume", type=str | None, default=None, help="Folder of a run to finish or extend (…/version_N).")
+        parser.add_argument("--dry_run", type=bool, nargs="?", const=True, default=False, help="Say what a run would do; train nothing. Also --dry-run.")  # fmt: skip
+        for name in ("num_classes", "shape"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def _set_seed(self) -> None:
+        # Every draw of a run is seeded by name; nothing global is needed.
+        seed = self._get(self.config, "seed_everything")
+        if isinstance(seed, bool):
+            raise UserError("seed_everything is what all draws of a run come from: give an integer.")
+
+    def instantiate_classes(self) -> None:
+        self.config_init = self.parser.instantiate_classes(self.config)
+        self._init = self.config_init[self.subcommand]
+        self.datamodule = self._init.get("data")
+        self.model = self._init.get("model")
+        # `fit` makes a fresh Trainer for each training; only the class is asked for its method.
+        self.trainer = self.trainer_class if self.subcommand == "fit" else self._make_trainer()
+
+    def _instantiate(self) -> Namespace:
+        """Fresh objects of everything in the config. The Trainer's group stays a namespace."""
+        return self.parser.instantiate_classes(self.config)[self.subcommand]
+
+    def _make_trainer(self, training: Training | None = None) -> pl.Trainer:
+        return self.trainer_class(**self._instantiate()["trainer"])
+
+    def _make_model(self) -> pl.LightningModule:
+        return self._instantiate()["model"]
+
+    def fit(self, model: pl.LightningModule, datamodule: pl.LightningDataModule | None = None) -> None:
+        """The whole run."""
+        console = Console(highlight=False)
+        display = Display(console)
+        loop: PruningLoop = self._init["pruning"]
+        seed: int = self._init["seed_everything"]
+        if self._init["dry_run"]:
+            driver = Driver(loop, self._make_trainer, self._make_model, datamodule, seed=seed, display=display)
+            describe(driver, console)
+            return
+        config = self._resolved()
+        folder = self._init["resume"]
+        if folder:
+            resume.check(Path(folder), config)
+        try:
+            records = loop.run(
+                self._make_trainer,
+                self._make_model,
+                datamodule,
+                seed=seed,
+                experiment=self._init["experiment"],
+                logs=self._init["logs"],
+                folder=folder,
+                config=config,
+                display=display,
+            )
+        finally:
+            if loop.folder:
+                resume.remember(loop.folder)
+        if records:
+            console.print(results_table(records))
+            display.note(verdict(records))
+            display.note(f"Curves: tensorboard --logdir {loop.folder}   Table: {loop.folder}/results.csv")
+
+    def _resolved(self) -> str:
+        """The config as YAML with which `lth fit --config` repeats the run."""
+        config = self.config[self.subcommand].clone()
+        if config.get("experiment") is None:
+            config["experiment"] = self._init["experiment"] = arguments.experiment_of(self._words) or "run"
+        content = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False, skip_validation=True))
+        return yaml.safe_dump({k: v for k, v in content.items() if k not in SESSION_OPTIONS}, sort_keys=False)
+
+    def validate(self, model: pl.LightningModule, datamodule: Any, ckpt_path: str | None = None, verbose: bool = True) -> None:
+        self._evaluate("validate", model, datamodule, ckpt_path, verbose)
+
+    def test(self, model: pl.LightningModule, datamodule: Any, ckpt_path: str | None = None, verbose: bool = True) -> None:
+        self._evaluate("test", model, datamodule, ckpt_path, verbose)
+
+    def _evaluate(self, name: str, model: pl.LightningModule, datamodule: Any, path: str | None, verbose: bool) -> None:
+        """Evaluate a level's trained weights, a `trained.pt`, or a Lightning checkpoint."""
+        if path is None:
+            raise UserError(f"Say what to {name}: --ckpt_path and a level's folder of a run, or a checkpoint file.")
+        file = Path(path) / TRAINED if Path(path).is_dir() else Path(path)
+        if file.name == TRAINED and not file.exists():
+            raise UserError(f"{file} does not exist: the level is not finished, or its control was run without pruning.save_controls.")
+        if file.suffix == ".pt":
+            weights = read_format(file, ("weights",))["weights"]
+            check_fits(model, weights, str(file))
+            model.load_state_dict(weights)
+            path = None
+        elif not file.is_file():
+            raise UserError(f"{file} does not exist: give a level's folder of a run, or a checkpoint file.")
+        getattr(self.trainer, name)(model, datamodule=datamodule, ckpt_path=path, verbose=verbose)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM."""
+    _quiet()
+    terminated: list[int] = []
+
+    def on_sigterm(signum: int, _: Any) -> None:
+        terminated.append(signum)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, on_sigterm)
+    try:
+        LTHCLI(arguments.prepare(sys.argv[1:] if args is None else args))
+        return 0
+    except (UserError, ArgumentError) as error:
+        return _complain(str(error))
+    except OSError as error:
+        return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}. {resume.advice()}")
+    except KeyboardInterrupt:
+        print(f"\nStopped. {resume.advice()}", file=sys.stderr)
+        return 130
+    except BaseException:
+        # Under SIGTERM another process's end can surface here as an error of the connection to it.
+        if not terminated:
+            raise
+        print(f"\nTerminated. {resume.advice()}", file=sys.stderr)
+        return 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _complain(message: str) -> int:
+    print("lth: " + " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+def _quiet() -> None:
+    """Lightning's tips and notices are for a single fit; a run makes hundreds."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in (".*does not have many workers.*", ".*instantiate_classes.*", ".*smaller than the logging interval.*", ".*`isinstance\\(treespec, LeafSpec\\)`.*"):
+        warnings.filterwarnings("ignore", message)
+    warnings.filterwarnings("ignore", module="pytorch_lightning.*")

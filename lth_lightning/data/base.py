@@ -1,0 +1,186 @@
+"""What every data set shares: splitting, living on the device, and handing out batches."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Generator, Tensor
+
+from lth_lightning.data.augmentation import Augmentation, flip_crop, pad, unpadded
+from lth_lightning.data.batches import EvalBatches, Share, StepPlan, TrainBatches
+from lth_lightning.data.normalization import MeanStd, Normalization, Normalizer
+from lth_lightning.errors import UserError
+from lth_lightning.seeding import derive_seed
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set, raw, on the CPU."""
+
+    images: Tensor
+    """uint8 [n, C, H, W]."""
+    labels: Tensor
+    """int64 [n]."""
+
+    def select(self, index: Tensor) -> "Split":
+        """The samples at `index`, int64 [m], copied in that order."""
+        return Split(self.images.index_select(0, index), self.labels.index_select(0, index))
+
+
+class TensorDataModule(pl.LightningDataModule):
+    """A data set small enough to live on the training device as tensors.
+
+    A data set is a subclass with the constants below and `_load`. After
+    `setup`, `train`, `val` and `test` are its parts; the validation part is drawn from the training images by
+    `split_seed` alone, so every replicate and arm of an experiment shares it (paper: drawn at random, 5,000
+    images).
+
+    Args:
+        root: folder that holds the data set's files, or into which they are downloaded.
+        batch_size: samples of one optimizer step, over all devices together.
+        validation_size: training images set aside for validation.
+        split_seed: which images those are.
+        normalization: dataset, none, half, lecun, unit_l2, or `mean` and `std` for pixels in [0, 1].
+        augmentation: flip_crop flips at random and crops from a 4-pixel border, training batches only.
+        download: fetch the files where `root` has none.
+        eval_batch_size: samples evaluated at once.
+
+    Raises UserError for sizes that do not fit the data set; `train_dataloader` does for a batch size that the
+    number of devices does not divide.
+    """
+
+    num_classes: ClassVar[int]
+    shape: ClassVar[tuple[int, int, int]]
+    """Of an image: (channels, height, width)."""
+    pool_size: ClassVar[int]
+    """Images of training and validation together."""
+    max_value: ClassVar[int] = 255
+    """The raw value of a white pixel."""
+    mean_std: ClassVar[MeanStd]
+    """Published statistics of the training images, pixels in [0, 1]."""
+
+    train: Split
+    val: Split
+    test: Split
+
+    def __init__(
+        self,
+        root: str = "data",
+        batch_size: int = 60,
+        validation_size: int = 5000,
+        split_seed: int = 0,
+        normalization: Normalization = "dataset",
+        augmentation: Augmentation = "none",
+        download: bool = True,
+        eval_batch_size: int = 5000,
+    ) -> None:
+        super().__init__()
+        if not 0 < validation_size < self.pool_size:
+            raise UserError(f"validation_size is {validation_size}: give 1 to {self.pool_size - 1:,}.")
+        if not 1 <= batch_size <= self.pool_size - validation_size:
+            most = self.pool_size - validation_size
+            raise UserError(f"batch_size is {batch_size}: give 1 to the training images, {most:,}.")
+        if eval_batch_size < 1:
+            raise UserError(f"eval_batch_size is {eval_batch_size}: give 1 or more.")
+        if augmentation not in ("none", "flip_crop"):
+            raise UserError(f"Unknown augmentation {augmentation!r}: use none or flip_crop.")
+        self.root = root
+        self.batch_size = batch_size
+        self.validation_size = validation_size
+        self.split_seed = split_seed
+        self.augmentation = augmentation
+        self.download = download
+        self.eval_batch_size = eval_batch_size
+        self.normalize = Normalizer(normalization, self.shape[0], self.mean_std, self.max_value)
+        self._plan: StepPlan | None = None
+        self._is_set_up = False
+        self._device: torch.device | None = None
+        self._resident: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def _load(self) -> tuple[Split, Split]:
+        """Read the `pool_size` images of training and validation, and the test images.
+
+        Raises UserError where files are missing or damaged.
+        """
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and split, once: a run calls this for each of its fits. `stage` changes nothing."""
+        if self._is_set_up:
+            return
+        pool, self.test = self._load()
+        generator = Generator().manual_seed(derive_seed("split", self.split_seed))
+        order = torch.randperm(self.pool_size, generator=generator)
+        self.val = pool.select(order[: self.validation_size])
+        self.train = pool.select(order[self.validation_size :])
+        self._is_set_up = True
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch: the last partial batch is dropped. Known before `setup`."""
+        return (self.pool_size - self.validation_size) // self.batch_size
+
+    def follow(self, plan: StepPlan | None) -> None:
+        """Say how the next training's batches are cut; None gives ordinary batches."""
+        self._plan = plan
+
+    def train_dataloader(self) -> TrainBatches:
+        """Batches of the training set: long ones by the plan, or ordinary ones, normalized and augmented."""
+        share = self._share()
+        if self.batch_size % share.world_size:
+            raise UserError(
+                f"A batch of {self.batch_size} cannot be split evenly over {share.world_size} devices: "
+                f"choose a batch_size that is a multiple of {share.world_size}."
+            )
+        images, labels = self._on_device("train")
+        augmented = self.augmentation != "none"
+
+        def gather(index: Tensor, choices: Tensor | None) -> Tensor:
+            if choices is None:
+                return images.index_select(0, index)
+            return self.normalize(flip_crop(images, index, choices))
+
+        return TrainBatches(
+            labels, gather, self.batch_size, self._plan, augmented, current_step=self._step, share=share
+        )
+
+    def train_eval_dataloader(self) -> EvalBatches:
+        """The training set in order and without augmentation, for accuracy on it."""
+        images, labels = self._on_device("train")
+        if self.augmentation == "none":
+            return EvalBatches(images, labels, self.eval_batch_size)
+        return EvalBatches(unpadded(images), labels, self.eval_batch_size, self.normalize)
+
+    def val_dataloader(self) -> EvalBatches:
+        """The validation set, in order."""
+        return EvalBatches(*self._on_device("val"), self.eval_batch_size)
+
+    def test_dataloader(self) -> EvalBatches:
+        """The test set, in order."""
+        return EvalBatches(*self._on_device("test"), self.eval_batch_size)
+
+    def _on_device(self, part: Literal["train", "val", "test"]) -> tuple[Tensor, Tensor]:
+        """A part as its batches are cut from it, moved to the trainer's device once and kept there.
+
+        float32 and normalized, except for training images that are augmented: those stay uint8, padded.
+        """
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        if device != self._device:
+            self._resident.clear()
+            self._device = device
+        if part not in self._resident:
+            split: Split = getattr(self, part)
+            raw = split.images.to(device)
+            augmented = part == "train" and self.augmentation != "none"
+            self._resident[part] = (pad(raw) if augmented else self.normalize(raw)), split.labels.to(device)
+        return self._resident[part]
+
+    def _step(self) -> int:
+        return 0 if self.trainer is None else self.trainer.global_step
+
+    def _share(self) -> Share:
+        trainer = self.trainer
+        if trainer is None or trainer.world_size == 1:
+            return Share()
+        return Share(trainer.global_rank, trainer.world_size, trainer.strategy.broadcast)

@@ -1,0 +1,54 @@
+"""Copies of a network's state, and the way back to one."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lth_lightning.errors import UserError
+from lth_lightning.pruning.mask import MaskKeeper
+
+Weights = dict[str, Any]
+"""A state dict: parameters and buffers by name."""
+
+
+def snapshot(model: nn.Module, device: torch.device | str | None = None) -> Weights:
+    """The whole state dict, parameters and buffers, as copies that share no memory with the model.
+
+    Args:
+        model: any module.
+        device: where the copies go; where each tensor lies by default.
+    """
+    return {
+        # `copy=True`: `.to` alone returns the live tensor where it already lies there, and the snapshot would train on.
+        name: value.detach().to(device or value.device, copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in model.state_dict().items()
+    }
+
+
+def check_fits(model: nn.Module, weights: Mapping[str, Any], source: str) -> None:
+    """Raise UserError naming the first entry of `weights` that `model` lacks, or has in another shape, or the reverse."""
+    own = model.state_dict()
+    for name, value in own.items():
+        if name not in weights:
+            raise UserError(f"{source} does not fit this network: it has no '{name}'. Choose the network it was made for.")
+        if isinstance(value, Tensor) and value.shape != weights[name].shape:
+            theirs, ours = tuple(weights[name].shape), tuple(value.shape)
+            raise UserError(
+                f"{source} does not fit this network: '{name}' has shape {theirs} there and {ours} here. "
+                "Choose the network and data set it was made for."
+            )
+    for name in weights:
+        if name not in own:
+            raise UserError(f"{source} does not fit this network: '{name}' is not in it. Choose the network it was made for.")
+
+
+def rewind(model: nn.Module, weights: Mapping[str, Any], mask: Mapping[str, Tensor]) -> None:
+    """Set every survivor, bias, norm parameter and buffer to `weights`, bit for bit, and every pruned weight to 0.0.
+
+    The values are copied into the model's own tensors; `weights` shares no memory with the model afterwards.
+    """
+    model.load_state_dict(weights)
+    MaskKeeper(model, mask).mask_weights()

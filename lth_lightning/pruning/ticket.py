@@ -1,0 +1,105 @@
+"""A ticket: a mask and the weights at its rewind point, in one file that can travel."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lth_lightning import __version__
+from lth_lightning.errors import UserError
+from lth_lightning.files import read_pt, write_pt
+from lth_lightning.pruning.mask import Mask
+from lth_lightning.pruning.rewind import Weights, check_fits, rewind
+
+FORMAT = 1
+"""Of every `.pt` file of a run; counted up when a reader of an older one would misread it."""
+
+
+def read_format(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
+    """Read a `.pt` file of a run; raises UserError where it is damaged, of another format, or lacks a `needed` key."""
+    content = read_pt(path)
+    if not isinstance(content, dict) or any(key not in content for key in needed):
+        raise UserError(f"{path} is no file of this kind: it lacks one of {', '.join(needed)}.")
+    if content.get("format") != FORMAT:
+        raise UserError(f"{path} has format {content.get('format')}, this version reads format {FORMAT}: update lth_lightning.")
+    return content
+
+
+@dataclass
+class Ticket:
+    """A mask and the weights that its survivors start from."""
+
+    mask: Mask
+    weights: Weights
+    """The whole state dict at the rewind point, not masked."""
+    level: int
+    density: float
+    rewind_step: int = 0
+    seed: int = 0
+    experiment: str = ""
+    config: str = ""
+    """The resolved config of the run that found it, as YAML text."""
+    versions: dict[str, str] = field(
+        default_factory=lambda: {"lth_lightning": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    )
+
+    def apply(self, model: nn.Module, source: str = "The ticket") -> None:
+        """Put the ticket's weights and zeros into `model`; raises UserError where names or shapes do not fit."""
+        self.check(model, source)
+        rewind(model, self.weights, self.mask)
+
+    def check(self, model: nn.Module, source: str = "The ticket") -> None:
+        """Raise UserError naming the first entry that does not fit `model`."""
+        check_fits(model, self.weights, source)
+        check_mask(model, self.mask, source)
+
+    def save(self, path: str | Path) -> None:
+        """Write a single `ticket.pt`, loadable with `torch.load(path, weights_only=True)`."""
+        write_pt(Path(path), {"format": FORMAT, **self.__dict__})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Ticket":
+        """Read a `ticket.pt`, or a level's folder of a run (`…/replicate_0/ticket/level_03`).
+
+        Raises UserError where there is no ticket, or the file is damaged.
+        """
+        path = Path(path)
+        if path.is_dir():
+            return cls._from_level(path)
+        content = read_format(path, ("mask", "weights", "level", "density"))
+        return cls(**{key: content[key] for key in cls.__dataclass_fields__ if key in content})
+
+    @classmethod
+    def _from_level(cls, folder: Path) -> "Ticket":
+        if not (folder / "mask.pt").exists():
+            raise UserError(f"{folder} holds no ticket: give a level's folder of a run (with a mask.pt), or a ticket.pt file.")
+        mask = read_format(folder / "mask.pt", ("mask", "level", "density", "arm"))
+        if mask["arm"] != "ticket":
+            raise UserError(f"{folder} belongs to the control '{mask['arm']}', which is no ticket: give a folder under ticket/.")
+        point = read_format(folder.parents[1] / "rewind.pt", ("weights", "step", "seed"))
+        config = folder.parents[2] / "config.yaml"
+        return cls(
+            mask=mask["mask"],
+            weights=point["weights"],
+            level=mask["level"],
+            density=mask["density"],
+            rewind_step=point["step"],
+            seed=point["seed"],
+            experiment=folder.resolve().parents[3].name,
+            config=config.read_text() if config.exists() else "",
+        )
+
+
+def check_mask(model: nn.Module, mask: Mapping[str, torch.Tensor], source: str) -> None:
+    """Raise UserError naming the first part of `mask` that `model` has not, or has in another shape."""
+    parameters = dict(model.named_parameters())
+    for name, part in mask.items():
+        if name not in parameters:
+            raise UserError(f"{source} does not fit this network: it masks '{name}', which is not in it.")
+        if parameters[name].shape != part.shape:
+            theirs, ours = tuple(part.shape), tuple(parameters[name].shape)
+            raise UserError(f"{source} does not fit this network: its mask of '{name}' has shape {theirs}, not {ours}.")

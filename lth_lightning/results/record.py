@@ -1,0 +1,79 @@
+"""result.json of a training, and results.csv, the table of them all."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from lth_lightning.errors import UserError
+from lth_lightning.files import write_text
+from lth_lightning.results.run_folder import RESULT, TABLE
+
+OK, DIVERGED = "ok", "diverged"
+
+
+@dataclass
+class Record:
+    """A row of results.csv. Accuracies are fractions of 1, losses means over samples, seconds wall time.
+
+    A quantity that the module does not log is None, an empty cell.
+    """
+
+    replicate: int
+    arm: str
+    trial: int
+    level: int
+    status: str
+    weights: int
+    weights_remaining: int
+    density: float
+    steps: int
+    early_stop_step: int | None = None
+    early_stop_val_loss: float | None = None
+    early_stop_val_acc: float | None = None
+    early_stop_test_loss: float | None = None
+    early_stop_test_acc: float | None = None
+    early_stop_train_acc: float | None = None
+    final_val_loss: float | None = None
+    final_val_acc: float | None = None
+    final_test_loss: float | None = None
+    final_test_acc: float | None = None
+    final_train_acc: float | None = None
+    seconds: float | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write the training's result.json. NaN, which JSON lacks, becomes null."""
+        values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
+        write_text(folder / RESULT, json.dumps(values, indent=1) + "\n")
+
+    @property
+    def order(self) -> tuple[int, str, int, int]:
+        """Where the row stands in the table."""
+        return self.replicate, self.arm, self.trial, self.level
+
+
+COLUMNS = tuple(field.name for field in fields(Record))
+
+
+def read_records(run: Path) -> list[Record]:
+    """All finished trainings of a run, in the order of the table; raises UserError for a damaged result.json."""
+    records = []
+    for path in run.glob(f"replicate_*/*/level_*/{RESULT}"):
+        try:
+            content: dict[str, Any] = json.loads(path.read_text())
+            records.append(Record(**{key: content[key] for key in COLUMNS}))
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path} is damaged: delete it, and --resume will train that level again.") from None
+    return sorted(records, key=lambda record: record.order)
+
+
+def write_table(run: Path, records: list[Record]) -> None:
+    """Rebuild results.csv."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(record) for record in records)
+    write_text(run / TABLE, text.getvalue())

@@ -1,0 +1,96 @@
+"""The folder of a run: where it is, what it holds, and that one process at a time owns its making."""
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+import torch.distributed as dist
+
+from lth_lightning.errors import UserError
+from lth_lightning.results.training import Training
+
+CONFIG = "config.yaml"
+RESULT = "result.json"
+MASK = "mask.pt"
+TRAINED = "trained.pt"
+CHECKPOINT = "last.ckpt"
+REWIND = "rewind.pt"
+METRICS = "metrics.csv"
+TABLE = "results.csv"
+
+_SHARED = "LTH_RUN_FOLDER"
+
+
+def claim(experiment: str, root: Path = Path("lightning_logs")) -> Path:
+    """Make `root/<experiment>/version_N`, N counting up, and return it; every rank gets the same folder.
+
+    Rank 0 claims by an exclusive mkdir, so two runs started at once get two folders.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    if local := os.environ.get(_SHARED):
+        # A process that Lightning's launcher started for a further device: rank 0 has claimed already.
+        return Path(local)
+    under_torchrun = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ
+    rank = int(os.environ.get("RANK", "0")) if under_torchrun else 0
+    store = next(iter(dist.rendezvous("env://")))[0] if under_torchrun else None
+    if rank == 0:
+        folder = _next_version(Path(root) / experiment)
+        share(folder)
+        if store is not None:
+            store.set(_SHARED, str(folder))
+        return folder
+    assert store is not None
+    return Path(store.get(_SHARED).decode())
+
+
+def share(folder: Path) -> None:
+    """Tell the processes that Lightning will start for further devices which run this is."""
+    os.environ[_SHARED] = str(folder.resolve())
+
+
+def unshare() -> None:
+    """The run has ended: the next one of this process claims a folder of its own."""
+    os.environ.pop(_SHARED, None)
+
+
+def _next_version(experiment: Path) -> Path:
+    if not re.fullmatch(r"[\w.+-]+", experiment.name) or experiment.name in (".", ".."):
+        raise UserError(f"'{experiment.name}' cannot name an experiment: use letters, digits, '.', '_', '+' and '-'.")
+    try:
+        experiment.mkdir(parents=True, exist_ok=True)
+        versions = [int(m[1]) for p in experiment.iterdir() if (m := re.fullmatch(r"version_(\d+)", p.name))]
+        number = max(versions, default=-1) + 1
+        while True:
+            folder = experiment / f"version_{number}"
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+            number += 1
+    except OSError as error:
+        raise UserError(
+            f"The results folder {experiment} cannot be written ({error.strerror}): "
+            "choose another with --logs, or mend its permissions."
+        ) from None
+
+
+def check_run(folder: Path) -> Path:
+    """`folder` if it is a run; raises UserError where it is not."""
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder} is no run: it has no {CONFIG}. Give a folder such as lightning_logs/lenet/version_0.")
+    return folder
+
+
+def run_of(level: Path) -> Path:
+    """The run that a level's folder belongs to; raises UserError where it is no level's folder."""
+    parents = level.resolve().parents
+    if len(parents) < 3 or not (parents[2] / CONFIG).is_file():
+        raise UserError(f"{level} is no level of a run: give a folder such as …/version_0/replicate_0/ticket/level_03.")
+    return parents[2]
+
+
+def finished(training: Training) -> bool:
+    """A training is done when its result.json, written last, exists."""
+    return (training.folder / RESULT).exists()

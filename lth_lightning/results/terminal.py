@@ -1,0 +1,42 @@
+"""The table at the end of a run."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from lth_lightning.results.record import Record
+from lth_lightning.results.summary import Spread, summarize, winning_levels
+
+
+def results_table(records: Sequence[Record]) -> Table:
+    """Level, density, early-stop step and test accuracies of ticket and controls: mean (minimum-maximum)."""
+    points = summarize(records)
+    winners = {point.level for point in winning_levels(points) or []}
+    table = Table(title="Mean (minimum-maximum) over trials; * winning ticket", title_justify="left", box=None, pad_edge=False)
+    for name in ("level", "weights left", "arm", "trials", "early-stop step", "test acc % there", "test acc % at the end"):
+        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
+    level = None
+    for point in points:
+        first = point.level != level
+        level = point.level
+        wins = point.arm == "ticket" and point.level in winners
+        table.add_row(
+            str(level) if first else "",
+            f"{point.density:.1%}" if first else "",
+            point.arm + (" *" if wins else ""),
+            f"{point.trials}" + (f" (+{point.diverged} diverged)" if point.diverged else ""),
+            _cell(point.early_stop_step, 1, 0),
+            _cell(point.early_stop_test_acc, 100, 2),
+            _cell(point.final_test_acc, 100, 2),
+            style="bold" if wins else None,
+        )
+    return table
+
+
+def _cell(spread: Spread | None, scale: float, digits: int) -> str:
+    if spread is None:
+        return "-"
+    mean = f"{spread.mean * scale:.{digits}f}"
+    if spread.low == spread.high:
+        return mean
+    return f"{mean} ({spread.low * scale:.{digits}f}-{spread.high * scale:.{digits}f})"

@@ -1,0 +1,57 @@
+"""Going on with a run: what may differ from its config, and the line that tells how."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lth_lightning.errors import UserError
+from lth_lightning.results.run_folder import CONFIG
+
+EXTENDABLE = ("pruning.levels", "pruning.until_density", "pruning.replicates", "pruning.controls", "data.init_args.root")
+"""What may change: how far the run goes, what is trained beside the tickets, and where the same data lie."""
+
+
+def check(folder: Path, config: str) -> None:
+    """Raise UserError naming the first setting in which `config` differs from the run's own, other than to extend it."""
+    old, new = (_flat(yaml.safe_load(text)) for text in ((folder / CONFIG).read_text(), config))
+    for key in [*old, *(key for key in new if key not in old)]:
+        if old.get(key) != new.get(key) and key not in EXTENDABLE:
+            raise UserError(
+                f"--resume: '{key}' is {new.get(key)!r} but {old.get(key)!r} in {folder / CONFIG}. A run goes on as it "
+                "began, with more levels, replicates or controls at most: drop the option, or start a new run."
+            )
+    kept, asked = (_controls(flat.get("pruning.controls")) for flat in (old, new))
+    for name, settings in kept.items():
+        if name in asked and asked[name] != settings:
+            raise UserError(f"--resume: the control {name} differs from the run's in more than its levels and trials: start a new run.")
+
+
+def _controls(controls: Any) -> dict[str, dict[str, Any]]:
+    """Each control's settings but for how often it is trained."""
+    return {
+        control["class_path"]: {k: v for k, v in (control.get("init_args") or {}).items() if k not in ("levels", "trials")}
+        for control in controls or []
+    }
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(content, dict):
+        return {prefix[:-1]: content}
+    return {key: value for name, part in content.items() for key, value in _flat(part, f"{prefix}{name}.").items()}
+
+
+_begun: list[Path] = []
+
+
+def remember(folder: Path) -> None:
+    """A run began in `folder`."""
+    _begun.append(folder)
+
+
+def advice() -> str:
+    """The line that resumes the run that this process began last."""
+    if not _begun:
+        return "Nothing was begun."
+    return f"What is finished is kept; go on with: lth fit --resume {os.path.relpath(_begun[-1])}"
