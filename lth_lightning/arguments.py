@@ -31,7 +31,11 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     """
     words = [_alias(word) for word in arguments]
     # `--config=x` as two words
-    words = [part for word in words for part in (word.split("=", 1) if word.startswith(("--config=", "-c=")) else [word])]
+    words = [
+        part
+        for word in words
+        for part in (word.split("=", 1) if word.startswith(("--config=", "-c=")) else [word])
+    ]
     for index, word in enumerate(words[:-1]):
         if word in ("--config", "-c"):
             words[index + 1] = _config(words[index + 1])
@@ -56,7 +60,12 @@ def _config(name: str) -> str:
     shipped = config_folder() / f"{name}.yaml"
     if shipped.is_file():
         return str(shipped)
-    known = ", ".join(sorted(path.relative_to(config_folder()).with_suffix("").as_posix() for path in config_folder().rglob("*.yaml")))
+    known = ", ".join(
+        sorted(
+            path.relative_to(config_folder()).with_suffix("").as_posix()
+            for path in config_folder().rglob("*.yaml")
+        )
+    )
     raise UserError(f"There is no config '{name}': give a YAML file, or one of {known}.")
 
 

@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
 import lth_lightning.callbacks
@@ -65,16 +66,35 @@ class LTHCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         evaluation = {"model", "dataloaders", "datamodule", "weights_only"}
         return {
-            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "ckpt_path", "weights_only"},
+            "fit": {
+                "model",
+                "train_dataloaders",
+                "val_dataloaders",
+                "datamodule",
+                "ckpt_path",
+                "weights_only",
+            },
             "validate": evaluation,
             "test": evaluation,
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(PruningLoop, "pruning")
-        parser.add_argument("--experiment", type=str | None, default=None, help="Name of the run's folder; the config's by default.")
-        parser.add_argument("--logs", type=str, default="lightning_logs", help="Folder that runs are kept in.")
-        parser.add_argument("--resume", type=str | None, default=None, help="Folder of a run to finish or extend (…/version_N).")
+        parser.add_argument(
+            "--experiment",
+            type=str | None,
+            default=None,
+            help="Name of the run's folder; the config's by default.",
+        )
+        parser.add_argument(
+            "--logs", type=str, default="lightning_logs", help="Folder that runs are kept in."
+        )
+        parser.add_argument(
+            "--resume",
+            type=str | None,
+            default=None,
+            help="Folder of a run to finish or extend (…/version_N).",
+        )
         parser.add_argument("--dry_run", type=bool, nargs="?", const=True, default=False, help="Say what a run would do; train nothing. Also --dry-run.")  # fmt: skip
         for name in ("num_classes", "shape"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
@@ -113,7 +133,9 @@ class LTHCLI(LightningCLI):
         loop: PruningLoop = self._init["pruning"]
         seed: int = self._init["seed_everything"]
         if self._init["dry_run"]:
-            driver = Driver(loop, self._make_trainer, self._make_model, datamodule, seed=seed, display=display)
+            driver = Driver(
+                loop, self._make_trainer, self._make_model, datamodule, seed=seed, display=display
+            )
             describe(driver, console)
             return
         config = self._resolved()
@@ -145,22 +167,34 @@ class LTHCLI(LightningCLI):
         config = self.config[self.subcommand].clone()
         if config.get("experiment") is None:
             config["experiment"] = self._init["experiment"] = arguments.experiment_of(self._words) or "run"
-        content = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False, skip_validation=True))
+        content = yaml.safe_load(
+            self._parser(self.subcommand).dump(config, skip_none=False, skip_validation=True)
+        )
         return yaml.safe_dump({k: v for k, v in content.items() if k not in SESSION_OPTIONS}, sort_keys=False)
 
-    def validate(self, model: pl.LightningModule, datamodule: Any, ckpt_path: str | None = None, verbose: bool = True) -> None:
+    def validate(
+        self, model: pl.LightningModule, datamodule: Any, ckpt_path: str | None = None, verbose: bool = True
+    ) -> None:
         self._evaluate("validate", model, datamodule, ckpt_path, verbose)
 
-    def test(self, model: pl.LightningModule, datamodule: Any, ckpt_path: str | None = None, verbose: bool = True) -> None:
+    def test(
+        self, model: pl.LightningModule, datamodule: Any, ckpt_path: str | None = None, verbose: bool = True
+    ) -> None:
         self._evaluate("test", model, datamodule, ckpt_path, verbose)
 
-    def _evaluate(self, name: str, model: pl.LightningModule, datamodule: Any, path: str | None, verbose: bool) -> None:
+    def _evaluate(
+        self, name: str, model: pl.LightningModule, datamodule: Any, path: str | None, verbose: bool
+    ) -> None:
         """Evaluate a level's trained weights, a `trained.pt`, or a Lightning checkpoint."""
         if path is None:
-            raise UserError(f"Say what to {name}: --ckpt_path and a level's folder of a run, or a checkpoint file.")
+            raise UserError(
+                f"Say what to {name}: --ckpt_path and a level's folder of a run, or a checkpoint file."
+            )
         file = Path(path) / TRAINED if Path(path).is_dir() else Path(path)
         if file.name == TRAINED and not file.exists():
-            raise UserError(f"{file} does not exist: the level is not finished, or its control was run without pruning.save_controls.")
+            raise UserError(
+                f"{file} does not exist: the level is not finished, or its control was run without pruning.save_controls."
+            )
         if file.suffix == ".pt":
             weights = read_format(file, ("weights",))["weights"]
             check_fits(model, weights, str(file))
@@ -187,29 +221,41 @@ def main(args: Sequence[str] | None = None) -> int:
     except (UserError, ArgumentError) as error:
         return _complain(str(error))
     except OSError as error:
-        return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}. {resume.advice()}")
+        return _complain(
+            f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}. {resume.advice()}"
+        )
     except KeyboardInterrupt:
-        print(f"\nStopped. {resume.advice()}", file=sys.stderr)
+        _say(f"\nStopped. {resume.advice()}")
         return 130
     except BaseException:
         # Under SIGTERM another process's end can surface here as an error of the connection to it.
         if not terminated:
             raise
-        print(f"\nTerminated. {resume.advice()}", file=sys.stderr)
+        _say(f"\nTerminated. {resume.advice()}")
         return 143
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _complain(message: str) -> int:
-    print("lth: " + " ".join(message.split()), file=sys.stderr)
+    _say("lth: " + " ".join(message.split()))
     return 2
+
+
+def _say(text: str) -> None:
+    if rank_zero_only.rank == 0:
+        print(text, file=sys.stderr)
 
 
 def _quiet() -> None:
     """Lightning's tips and notices are for a single fit; a run makes hundreds."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for message in (".*does not have many workers.*", ".*instantiate_classes.*", ".*smaller than the logging interval.*", ".*`isinstance\\(treespec, LeafSpec\\)`.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*instantiate_classes.*",
+        ".*smaller than the logging interval.*",
+        ".*`isinstance\\(treespec, LeafSpec\\)`.*",
+    ):
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", module="pytorch_lightning.*")

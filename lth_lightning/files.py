@@ -46,4 +46,6 @@ def read_pt(path: Path) -> Any:
         raise UserError(f"{path} does not exist.") from None
     except Exception as error:  # torch.load raises half a dozen types for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} cannot be read ({reason}): it is damaged or no file of this program.") from None
+        raise UserError(
+            f"{path} cannot be read ({reason}): it is damaged or no file of this program."
+        ) from None

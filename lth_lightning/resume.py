@@ -9,7 +9,13 @@ import yaml
 from lth_lightning.errors import UserError
 from lth_lightning.results.run_folder import CONFIG
 
-EXTENDABLE = ("pruning.levels", "pruning.until_density", "pruning.replicates", "pruning.controls", "data.init_args.root")
+EXTENDABLE = (
+    "pruning.levels",
+    "pruning.until_density",
+    "pruning.replicates",
+    "pruning.controls",
+    "data.init_args.root",
+)
 """What may change: how far the run goes, what is trained beside the tickets, and where the same data lie."""
 
 
@@ -25,13 +31,17 @@ def check(folder: Path, config: str) -> None:
     kept, asked = (_controls(flat.get("pruning.controls")) for flat in (old, new))
     for name, settings in kept.items():
         if name in asked and asked[name] != settings:
-            raise UserError(f"--resume: the control {name} differs from the run's in more than its levels and trials: start a new run.")
+            raise UserError(
+                f"--resume: the control {name} differs from the run's in more than its levels and trials: start a new run."
+            )
 
 
 def _controls(controls: Any) -> dict[str, dict[str, Any]]:
     """Each control's settings but for how often it is trained."""
     return {
-        control["class_path"]: {k: v for k, v in (control.get("init_args") or {}).items() if k not in ("levels", "trials")}
+        control["class_path"]: {
+            k: v for k, v in (control.get("init_args") or {}).items() if k not in ("levels", "trials")
+        }
         for control in controls or []
     }
 
@@ -39,7 +49,9 @@ def _controls(controls: Any) -> dict[str, dict[str, Any]]:
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(content, dict):
         return {prefix[:-1]: content}
-    return {key: value for name, part in content.items() for key, value in _flat(part, f"{prefix}{name}.").items()}
+    return {
+        key: value for name, part in content.items() for key, value in _flat(part, f"{prefix}{name}.").items()
+    }
 
 
 _begun: list[Path] = []

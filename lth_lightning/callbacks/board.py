@@ -36,7 +36,9 @@ class SummaryBoard:
         """Add one training's point to its line."""
         training = Training(record.replicate, record.arm, record.trial, record.level, Path())
         folder = self._folder / f"replicate_{record.replicate}" / training.label
-        values = {name: value for name, value in asdict(record).items() if name in METRICS and value is not None}
+        values = {
+            name: value for name, value in asdict(record).items() if name in METRICS and value is not None
+        }
         with SummaryWriter(str(folder)) as writer:
             for name, value in values.items():
                 writer.add_scalar(f"level/{name}", value, record.level)

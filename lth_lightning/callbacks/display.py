@@ -86,7 +86,11 @@ class Display:
         seen = self._steps_seen + (step / self._steps if self._steps else 0)
         if seen < 0.2:
             return ""
-        left = (time.monotonic() - self._began) / seen * (self._trainings - self._done - (seen - self._steps_seen))
+        left = (
+            (time.monotonic() - self._began)
+            / seen
+            * (self._trainings - self._done - (seen - self._steps_seen))
+        )
         return f"about {duration(left)} left"
 
     def _left_line(self) -> str:

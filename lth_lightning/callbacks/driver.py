@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import signal
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,12 @@ class Driver:
         seed: int,
         display: Display,
     ) -> None:
-        self.loop, self.make_trainer, self.make_model, self.datamodule = loop, make_trainer, make_model, datamodule
+        self.loop, self.make_trainer, self.make_model, self.datamodule = (
+            loop,
+            make_trainer,
+            make_model,
+            datamodule,
+        )
         self.seed = seed
         self.display = display
         self.ticket = Ticket.load(loop.ticket) if loop.ticket else None
@@ -80,6 +86,12 @@ class Driver:
                 self.datamodule.prepare_data()
             if hasattr(self.datamodule, "follow"):
                 self.datamodule.setup("fit")
+        if self.loop.test_curve and not (
+            hasattr(model, "use_long_batches") and hasattr(self.datamodule, "follow")
+        ):
+            raise UserError(
+                "pruning.test_curve needs one of this package's networks and data sets: drop it, or log test_loss yourself."
+            )
         trainer = self.make_trainer(Training(0, "ticket", 0, 0, Path()))
         trainers.refuse_unfit(trainer)
         steps = self._long_steps(trainer, model)
@@ -96,16 +108,23 @@ class Driver:
 
     def _run(self, config: str) -> list[Record]:
         is_main = rank_zero_only.rank == 0
-        if is_main:
-            write_text(self.folder / CONFIG, config)
         trainings = self.plan(self.folder)
         # Every process looks once, here: later, rank 0 may have recorded what another is about to look at.
         records = {record.order: record for record in read_records(self.folder)}
-        pending = [t for t in trainings if (t.replicate, t.arm, t.trial, t.level) not in records]
+        planned = {(t.replicate, t.arm, t.trial, t.level): t for t in trainings}
+        if dropped := [order for order in records if order not in planned]:
+            lost = Training(*dropped[0], self.folder)
+            raise UserError(
+                f"The run already holds {lost}, which this plan has not: a run can be extended, not cut."
+            )
+        pending = [training for order, training in planned.items() if order not in records]
         interrupted = {t for t in pending if (t.folder / CHECKPOINT).exists()}
-        self._stopped = {(r.replicate, r.arm, r.trial): r.level for r in records.values() if r.status == DIVERGED}
+        self._stopped = {
+            (r.replicate, r.arm, r.trial): r.level for r in records.values() if r.status == DIVERGED
+        }
         self.board = SummaryBoard(self.folder, list(records.values())) if is_main else None
         if is_main:
+            write_text(self.folder / CONFIG, config)
             self.display.note(f"run: {self.folder}")
             self.display.start(len(trainings), len(trainings) - len(pending))
         for training in pending:
@@ -142,14 +161,30 @@ class Driver:
                 self._write_mask(training, start.mask, density)
             checkpoint = self._checkpoint_at(start, training, trainer)
         at = read_pt(checkpoint)["global_step"] if resume else 0
-        logger = trainers.logger_for(training.run, training.version, at + 1 if resume else None) if is_main else None
-        trainers.adopt(trainer, self.loop, logger, evaluate_every=self.loop.evaluate_every, long_steps=long_steps)
-        self.display.begin(training, density, long_steps or (trainer.max_steps if trainer.max_steps > 0 else None))
+        logger = (
+            trainers.logger_for(training.run, training.version, at + 1 if resume else None)
+            if is_main
+            else None
+        )
+        trainers.adopt(
+            trainer, self.loop, logger, evaluate_every=self.loop.evaluate_every, long_steps=long_steps
+        )
+        self.display.begin(
+            training, density, long_steps or (trainer.max_steps if trainer.max_steps > 0 else None)
+        )
         watch = self.loop.begin(training, start, self.seed, self.display, long_steps is not None)
         use_checkpoint = resume or start.step > 0
-        with self._ordered(training, trainer, model, long_steps), _interrupt_as_usual(trainer):
-            trainer.fit(model, datamodule=self.datamodule, ckpt_path=str(checkpoint) if use_checkpoint else None)
-        if watch.last.get("step") != trainer.global_step and not watch.diverged and trainers.has_step(model, "validation_step"):
+        with self._ordered(training, trainer, model, long_steps), _clean_interrupts(trainer):
+            trainer.fit(
+                model, datamodule=self.datamodule, ckpt_path=str(checkpoint) if use_checkpoint else None
+            )
+        if not is_main:
+            (training.replicate_folder / f".start_{trainer.global_rank}.ckpt").unlink(missing_ok=True)
+        if (
+            watch.last.get("step") != trainer.global_step
+            and not watch.diverged
+            and trainers.has_step(model, "validation_step")
+        ):
             # An ordinary module's last step need not be an evaluation's.
             trainer.loggers = []
             trainer.validate(model, datamodule=self.datamodule, verbose=False)
@@ -231,7 +266,8 @@ class Driver:
     def _checkpoint_at(self, start: Start, training: Training, trainer: Trainer) -> Path:
         """For a start at step k > 0 a checkpoint that says so: loops and schedules of step k, a fresh optimizer."""
         # A file of its own for each rank: none waits for another's before the process group exists.
-        path = training.folder / (CHECKPOINT if trainer.global_rank == 0 else f".start_{trainer.global_rank}.ckpt")
+        rank = trainer.global_rank
+        path = training.replicate_folder / f".start_{rank}.ckpt" if rank else training.folder / CHECKPOINT
         if start.step > 0:
             point = read_format(training.replicate_folder / REWIND, ("trainer",))
             masked = {n: w * start.mask[n] if n in start.mask else w for n, w in start.weights.items()}
@@ -293,7 +329,9 @@ class Driver:
         flag = trainers.wants_ordinary_batches(trainer)
         model.use_long_batches(flag is None)  # type: ignore[operator]
         if flag is not None:
-            self._tell(f"trainer.{flag} needs Lightning's automatic optimization: one step a batch, which is slower.")
+            self._tell(
+                f"trainer.{flag} needs Lightning's automatic optimization: one step a batch, which is slower."
+            )
             return None
         return trainers.total_steps(trainer, self.datamodule.steps_per_epoch)  # type: ignore[union-attr]
 
@@ -307,7 +345,7 @@ class Driver:
             cuts = (self.loop.rewind_step,) if self.loop.rewind_step else ()
             plan = StepPlan(long_steps, self.loop.evaluate_every, seed, cuts)
         if hasattr(self.datamodule, "follow"):
-            self.datamodule.follow(plan)  # type: ignore[union-attr]
+            self.datamodule.follow(plan, with_test=self.loop.test_curve)  # type: ignore[union-attr]
         return nullcontext() if plan else replaying(self.datamodule or model, trainer, seed)
 
     def _tell(self, text: str) -> None:
@@ -317,13 +355,16 @@ class Driver:
 
 
 @contextlib.contextmanager
-def _interrupt_as_usual(trainer: Trainer):  # type: ignore[no-untyped-def]
-    """Lightning turns Ctrl-C into exit 1 and leaves the signal ignored; make it a KeyboardInterrupt again."""
+def _clean_interrupts(trainer: Trainer) -> Iterator[None]:
+    """Ctrl-C stays a KeyboardInterrupt, and no process that was started for a further device outlives this one."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
-    except SystemExit:
-        if trainer.interrupted and before is not signal.getsignal(signal.SIGINT):
+    except BaseException as error:
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGTERM)
+        if isinstance(error, SystemExit) and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # Lightning turns Ctrl-C into exit 1 and leaves the signal ignored.
             signal.signal(signal.SIGINT, before)
             raise KeyboardInterrupt from None
         raise

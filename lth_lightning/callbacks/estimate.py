@@ -37,7 +37,9 @@ def describe(driver: Driver, console: Console) -> None:
     if seconds is None:
         console.print("Time: not estimated for this module and data; the first levels of the run will tell.")
     else:
-        console.print(f"Time: about {duration(seconds * len(trainings))} on this machine, judging by {TIMED} timed passes.")
+        console.print(
+            f"Time: about {duration(seconds * len(trainings))} on this machine, judging by {TIMED} timed passes."
+        )
     console.print(f"Disk: about {_bytes(driver, model, arms) / 1e6:,.0f} MB.")
 
 
@@ -50,7 +52,12 @@ def _seconds_a_training(driver: Driver, model: LightningModule) -> float | None:
     images, labels = next(iter(data.train_dataloader()))  # type: ignore[union-attr]
     evaluation = next(iter(data.val_dataloader()))[0]  # type: ignore[union-attr]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, images, labels, evaluation = model.to(device), images.to(device), labels.to(device), evaluation.to(device)
+    model, images, labels, evaluation = (
+        model.to(device),
+        images.to(device),
+        labels.to(device),
+        evaluation.to(device),
+    )
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
 
     def step() -> None:

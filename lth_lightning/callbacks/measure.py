@@ -65,5 +65,3 @@ def _gives(source: LightningDataModule | LightningModule, name: str) -> bool:
 
 def _prefixed(prefix: str, numbers: dict[str, float | None]) -> dict[str, float | None]:
     return {f"{prefix}_{name}": number for name, number in numbers.items()}
-
-

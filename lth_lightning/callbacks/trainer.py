@@ -20,9 +20,13 @@ def refuse_unfit(trainer: Trainer) -> None:
             "use --trainer.strategy=ddp, which starts the command once a device."
         )
     if trainer.val_check_interval not in (None, 1.0):
-        raise UserError("trainer.val_check_interval counts batches: set --pruning.evaluate_every, in steps, instead.")
+        raise UserError(
+            "trainer.val_check_interval counts batches: set --pruning.evaluate_every, in steps, instead."
+        )
     if trainer.fast_dev_run:
-        raise UserError("trainer.fast_dev_run skips what a run consists of: set --trainer.max_steps to a few steps instead.")
+        raise UserError(
+            "trainer.fast_dev_run skips what a run consists of: set --trainer.max_steps to a few steps instead."
+        )
     if trainer.max_steps == 0 or trainer.max_epochs == 0:
         raise UserError("A training of 0 steps finds no ticket: set --trainer.max_steps to 1 or more.")
 
@@ -49,7 +53,12 @@ def total_steps(trainer: Trainer, steps_per_epoch: int) -> int:
 
 
 def adopt(
-    trainer: Trainer, loop: Callback, logger: TensorBoardLogger | None, *, evaluate_every: int, long_steps: int | None
+    trainer: Trainer,
+    loop: Callback,
+    logger: TensorBoardLogger | None,
+    *,
+    evaluate_every: int,
+    long_steps: int | None,
 ) -> None:
     """Set `trainer` up for one training.
 
@@ -61,9 +70,13 @@ def adopt(
         long_steps: for long batches the training's steps; None for ordinary batches.
     """
     # Lightning's own display, checkpoints and loggers come with a bare `Trainer(max_steps=…)`; the run has its own.
-    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, (ProgressBar, ModelSummary)) and not _default(c)]
+    trainer.callbacks = [
+        c for c in trainer.callbacks if not isinstance(c, (ProgressBar, ModelSummary)) and not _default(c)
+    ]
     trainer.callbacks.append(loop)
-    trainer.loggers = [g for g in trainer.loggers if not _default_logger(g, trainer)] + ([logger] if logger else [])
+    trainer.loggers = [g for g in trainer.loggers if not _default_logger(g, trainer)] + (
+        [logger] if logger else []
+    )
     trainer.num_sanity_val_steps = 0
     trainer.check_val_every_n_epoch = None
     if long_steps is None:
@@ -98,5 +111,11 @@ def has_step(model: LightningModule, name: str) -> bool:
 def logger_for(run: Path, version: str, purge_step: int | None) -> TensorBoardLogger:
     """A TensorBoard run of its own in the training's folder; events from `purge_step` on are withdrawn."""
     return TensorBoardLogger(
-        save_dir=run, name="", version=version, default_hp_metric=False, purge_step=purge_step, flush_secs=10, max_queue=50
+        save_dir=run,
+        name="",
+        version=version,
+        default_hp_metric=False,
+        purge_step=purge_step,
+        flush_secs=10,
+        max_queue=50,
     )

@@ -94,6 +94,7 @@ class TensorDataModule(pl.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.normalize = Normalizer(normalization, self.shape[0], self.mean_std, self.max_value)
         self._plan: StepPlan | None = None
+        self._with_test = False
         self._is_set_up = False
         self._device: torch.device | None = None
         self._resident: dict[str, tuple[Tensor, Tensor]] = {}
@@ -121,9 +122,13 @@ class TensorDataModule(pl.LightningDataModule):
         """Optimizer steps of one epoch: the last partial batch is dropped. Known before `setup`."""
         return (self.pool_size - self.validation_size) // self.batch_size
 
-    def follow(self, plan: StepPlan | None) -> None:
-        """Say how the next training's batches are cut; None gives ordinary batches."""
+    def follow(self, plan: StepPlan | None, with_test: bool = False) -> None:
+        """Say how the next training's batches are cut; None gives ordinary batches.
+
+        `with_test` makes the test set a second validation loader, for a test curve.
+        """
         self._plan = plan
+        self._with_test = with_test
 
     def train_dataloader(self) -> TrainBatches:
         """Batches of the training set: long ones by the plan, or ordinary ones, normalized and augmented."""
@@ -152,9 +157,10 @@ class TensorDataModule(pl.LightningDataModule):
             return EvalBatches(images, labels, self.eval_batch_size)
         return EvalBatches(unpadded(images), labels, self.eval_batch_size, self.normalize)
 
-    def val_dataloader(self) -> EvalBatches:
-        """The validation set, in order."""
-        return EvalBatches(*self._on_device("val"), self.eval_batch_size)
+    def val_dataloader(self) -> EvalBatches | list[EvalBatches]:
+        """The validation set, in order; with the test set behind it where a test curve was asked for."""
+        batches = EvalBatches(*self._on_device("val"), self.eval_batch_size)
+        return [batches, self.test_dataloader()] if self._with_test else batches
 
     def test_dataloader(self) -> EvalBatches:
         """The test set, in order."""

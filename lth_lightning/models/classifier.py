@@ -94,19 +94,17 @@ class Classifier(pl.LightningModule):
     def _log_train(self, loss: torch.Tensor, step: int) -> None:
         self.log_dict({"train_loss": loss, "step": float(step)}, on_step=True, on_epoch=False)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log `val_loss` and `val_acc` over images [B, C, H, W] and labels [B]."""
-        self._log_evaluation("val", batch)
-        # A mean weighted by samples would round the step number; the maximum of equal numbers does not.
-        self.log(
-            "step",
-            float(self.global_step),
-            on_step=False,
-            on_epoch=True,
-            reduce_fx="max",
-            batch_size=len(batch[1]),
-            sync_dist=True,
-        )
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Log `val_loss` and `val_acc` over images [B, C, H, W] and labels [B].
+
+        A second loader is the test set, evaluated along the way for a test curve: `test_loss` and `test_acc`.
+        """
+        self._log_evaluation("test" if dataloader_idx else "val", batch)
+        if dataloader_idx == 0:
+            # A mean weighted by samples would round the step number; the maximum of equal numbers does not.
+            size = len(batch[1])
+            step = float(self.global_step)
+            self.log("step", step, on_epoch=True, reduce_fx="max", batch_size=size, add_dataloader_idx=False)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Log `test_loss` and `test_acc` over images [B, C, H, W] and labels [B]."""
@@ -120,7 +118,7 @@ class Classifier(pl.LightningModule):
             logits, labels, num_classes=self.num_classes, average="micro", validate_args=False
         )
         metrics = {f"{name}_loss": cross_entropy(logits, labels), f"{name}_acc": accuracy}
-        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(labels), add_dataloader_idx=False)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, and the scheduler with the interval "step".

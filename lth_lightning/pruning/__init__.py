@@ -1,11 +1,11 @@
 """Masks, scores, pools, schedules, rewinding and tickets, in plain PyTorch.
 
-    schedule = Schedule.of(model, levels=15)
-    start, mask = snapshot(model), schedule.dense_mask(model)
-    for level in schedule.levels[1:]:
-        train(model, MaskKeeper(model, mask))     # calls keeper.attach([optimizer]) once it has made its optimizer
-        mask = schedule.prune(level, mask, model.state_dict(), start)
-        rewind(model, start, mask)
+schedule = Schedule.of(model, levels=15)
+start, mask = snapshot(model), schedule.dense_mask(model)
+for level in schedule.levels[1:]:
+    train(model, MaskKeeper(model, mask))     # calls keeper.attach([optimizer]) once it has made its optimizer
+    mask = schedule.prune(level, mask, model.state_dict(), start)
+    rewind(model, start, mask)
 """
 
 from lth_lightning.pruning.layers import Layer, weight_layers

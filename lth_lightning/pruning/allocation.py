@@ -24,7 +24,9 @@ class Pool:
         return self.members[0] if len(self.members) == 1 else "global pool"
 
 
-def resolve_rates(layers: Sequence[Layer], rates: Mapping[str, float], exclude: Iterable[str] = ()) -> dict[str, float]:
+def resolve_rates(
+    layers: Sequence[Layer], rates: Mapping[str, float], exclude: Iterable[str] = ()
+) -> dict[str, float]:
     """The rate of each layer that is pruned: first by kind (`conv`, `linear`, `output`), then by name pattern.
 
     A later pattern wins over an earlier one. A layer whose kind has no rate, or that `exclude` names, is not pruned.
@@ -33,7 +35,9 @@ def resolve_rates(layers: Sequence[Layer], rates: Mapping[str, float], exclude: 
     """
     for key, rate in rates.items():
         if not 0 < rate < 1:
-            raise UserError(f"The rate of '{key}' is {rate}: a rate is the fraction pruned a round, above 0 and below 1.")
+            raise UserError(
+                f"The rate of '{key}' is {rate}: a rate is the fraction pruned a round, above 0 and below 1."
+            )
     found = {layer.name: rates[layer.kind] for layer in layers if layer.kind in rates}
     for pattern, rate in rates.items():
         if pattern not in KINDS:
@@ -42,7 +46,9 @@ def resolve_rates(layers: Sequence[Layer], rates: Mapping[str, float], exclude: 
         for name in match(pattern, layers):
             found.pop(name, None)
     if not found:
-        raise UserError("Nothing is left to prune: give a rate to a kind of layer that this network has, or exclude less.")
+        raise UserError(
+            "Nothing is left to prune: give a rate to a kind of layer that this network has, or exclude less."
+        )
     return {layer.name: found[layer.name] for layer in layers if layer.name in found}
 
 

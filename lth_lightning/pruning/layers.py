@@ -34,7 +34,11 @@ def weight_layers(model: nn.Module) -> list[Layer]:
     for module in model.modules():
         if isinstance(module, (nn.Linear, _ConvNd)):
             owner.setdefault(id(module.weight), module)
-    found = [(name, parameter, owner[id(parameter)]) for name, parameter in model.named_parameters() if id(parameter) in owner]
+    found = [
+        (name, parameter, owner[id(parameter)])
+        for name, parameter in model.named_parameters()
+        if id(parameter) in owner
+    ]
     layers = []
     for name, parameter, module in found:
         kind = "conv" if isinstance(module, _ConvNd) else "linear"
@@ -53,5 +57,7 @@ def match(pattern: str, layers: Iterable[Layer]) -> list[str]:
     names = [layer.name for layer in layers if fnmatchcase(layer.name, pattern)]
     if not names:
         known = ", ".join(layer.name for layer in layers)
-        raise UserError(f"The pattern '{pattern}' matches no weight of this network. Its weights are: {known}.")
+        raise UserError(
+            f"The pattern '{pattern}' matches no weight of this network. Its weights are: {known}."
+        )
     return names

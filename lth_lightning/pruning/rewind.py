@@ -23,7 +23,9 @@ def snapshot(model: nn.Module, device: torch.device | str | None = None) -> Weig
     """
     return {
         # `copy=True`: `.to` alone returns the live tensor where it already lies there, and the snapshot would train on.
-        name: value.detach().to(device or value.device, copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)
+        name: value.detach().to(device or value.device, copy=True)
+        if isinstance(value, Tensor)
+        else copy.deepcopy(value)
         for name, value in model.state_dict().items()
     }
 
@@ -33,7 +35,9 @@ def check_fits(model: nn.Module, weights: Mapping[str, Any], source: str) -> Non
     own = model.state_dict()
     for name, value in own.items():
         if name not in weights:
-            raise UserError(f"{source} does not fit this network: it has no '{name}'. Choose the network it was made for.")
+            raise UserError(
+                f"{source} does not fit this network: it has no '{name}'. Choose the network it was made for."
+            )
         if isinstance(value, Tensor) and value.shape != weights[name].shape:
             theirs, ours = tuple(weights[name].shape), tuple(value.shape)
             raise UserError(
@@ -42,7 +46,9 @@ def check_fits(model: nn.Module, weights: Mapping[str, Any], source: str) -> Non
             )
     for name in weights:
         if name not in own:
-            raise UserError(f"{source} does not fit this network: '{name}' is not in it. Choose the network it was made for.")
+            raise UserError(
+                f"{source} does not fit this network: '{name}' is not in it. Choose the network it was made for."
+            )
 
 
 def rewind(model: nn.Module, weights: Mapping[str, Any], mask: Mapping[str, Tensor]) -> None:

@@ -71,12 +71,17 @@ class Schedule:
             raise UserError("This network has no Linear or Conv layer, so there is nothing to prune.")
         total = sum(layer.size for layer in layers)
         pools = make_pools(layers, resolve_rates(layers, rates, exclude), scope)
-        sizes = {layer.name: int(start[layer.name].sum()) if start and layer.name in start else layer.size for layer in layers}
+        sizes = {
+            layer.name: int(start[layer.name].sum()) if start and layer.name in start else layer.size
+            for layer in layers
+        }
         first = tuple(sum(sizes[name] for name in pool.members) for pool in pools)
         unpruned = sum(sizes.values()) - sum(first)
         if grid is not None:
             if not one_shot:
-                raise UserError("A grid of densities is for one-shot pruning: set one_shot to true, or drop the grid.")
+                raise UserError(
+                    "A grid of densities is for one-shot pruning: set one_shot to true, or drop the grid."
+                )
             return cls(pools, _grid_counts(pools, first, grid), unpruned, total, True)
         kept = [first]
         if until_density is None:
@@ -85,10 +90,14 @@ class Schedule:
             done = lambda: len(kept) > levels  # noqa: E731
         else:
             if not 0 < until_density <= 1:
-                raise UserError(f"The density to go to is {until_density}: it is a fraction of 1, such as 0.036.")
+                raise UserError(
+                    f"The density to go to is {until_density}: it is a fraction of 1, such as 0.036."
+                )
             done = lambda: sum(kept[-1]) + unpruned <= until_density * total or len(kept) > ENDLESS  # noqa: E731
         while not done():
-            kept.append(_next_counts(pools, kept, "--until-density higher" if until_density else "fewer levels"))
+            kept.append(
+                _next_counts(pools, kept, "--until-density higher" if until_density else "fewer levels")
+            )
         return cls(pools, tuple(kept), unpruned, total, one_shot)
 
     @property
@@ -111,7 +120,11 @@ class Schedule:
     def dense_mask(self, model: nn.Module) -> Mask:
         """Everything survives, for each parameter that some pool holds."""
         parameters = dict(model.named_parameters())
-        return {name: torch.ones(parameters[name].shape, dtype=torch.bool) for pool in self.pools for name in pool.members}
+        return {
+            name: torch.ones(parameters[name].shape, dtype=torch.bool)
+            for pool in self.pools
+            for name in pool.members
+        }
 
     def prune(
         self,
@@ -168,12 +181,16 @@ def _next_counts(pools: Sequence[Pool], kept: Sequence[tuple[int, ...]], remedy:
     return tuple(counts)
 
 
-def _grid_counts(pools: Sequence[Pool], first: tuple[int, ...], grid: Sequence[float]) -> tuple[tuple[int, ...], ...]:
+def _grid_counts(
+    pools: Sequence[Pool], first: tuple[int, ...], grid: Sequence[float]
+) -> tuple[tuple[int, ...], ...]:
     fastest = max(pool.rate for pool in pools)
     kept = [first]
     for level, density in enumerate(grid, start=1):
         if not 0 < density < 1:
-            raise UserError(f"The grid holds {density}: its densities are fractions of 1, above 0 and below 1.")
+            raise UserError(
+                f"The grid holds {density}: its densities are fractions of 1, above 0 and below 1."
+            )
         counts = []
         for pool, size in zip(pools, first, strict=True):
             left = size - round((1 - density) * pool.rate / fastest * size)
@@ -186,6 +203,6 @@ def _grid_counts(pools: Sequence[Pool], first: tuple[int, ...], grid: Sequence[f
 def _check(pool: Pool, level: int, before: int, after: int, remedy: str) -> None:
     if after in (0, before):
         what = "nothing" if after == before else "everything"
-        raise UserError(f"Level {level} would take {what} from '{pool.name}' ({before} weights left, rate {pool.rate}); {remedy}.")
-
-
+        raise UserError(
+            f"Level {level} would take {what} from '{pool.name}' ({before} weights left, rate {pool.rate}); {remedy}."
+        )

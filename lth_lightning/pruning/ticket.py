@@ -25,7 +25,9 @@ def read_format(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(content, dict) or any(key not in content for key in needed):
         raise UserError(f"{path} is no file of this kind: it lacks one of {', '.join(needed)}.")
     if content.get("format") != FORMAT:
-        raise UserError(f"{path} has format {content.get('format')}, this version reads format {FORMAT}: update lth_lightning.")
+        raise UserError(
+            f"{path} has format {content.get('format')}, this version reads format {FORMAT}: update lth_lightning."
+        )
     return content
 
 
@@ -44,7 +46,12 @@ class Ticket:
     config: str = ""
     """The resolved config of the run that found it, as YAML text."""
     versions: dict[str, str] = field(
-        default_factory=lambda: {"lth_lightning": __version__, "torch": torch.__version__, "python": platform.python_version()}
+        # `str`: torch's version is a class of its own, which `torch.load(weights_only=True)` refuses.
+        default_factory=lambda: {
+            "lth_lightning": __version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        }
     )
 
     def apply(self, model: nn.Module, source: str = "The ticket") -> None:
@@ -76,12 +83,17 @@ class Ticket:
     @classmethod
     def _from_level(cls, folder: Path) -> "Ticket":
         if not (folder / "mask.pt").exists():
-            raise UserError(f"{folder} holds no ticket: give a level's folder of a run (with a mask.pt), or a ticket.pt file.")
+            raise UserError(
+                f"{folder} holds no ticket: give a level's folder of a run (with a mask.pt), or a ticket.pt file."
+            )
         mask = read_format(folder / "mask.pt", ("mask", "level", "density", "arm"))
         if mask["arm"] != "ticket":
-            raise UserError(f"{folder} belongs to the control '{mask['arm']}', which is no ticket: give a folder under ticket/.")
-        point = read_format(folder.parents[1] / "rewind.pt", ("weights", "step", "seed"))
-        config = folder.parents[2] / "config.yaml"
+            raise UserError(
+                f"{folder} belongs to the control '{mask['arm']}', which is no ticket: give a folder under ticket/."
+            )
+        parents = folder.resolve().parents  # a relative path may have fewer
+        point = read_format(parents[1] / "rewind.pt", ("weights", "step", "seed"))
+        config = parents[2] / "config.yaml"
         return cls(
             mask=mask["mask"],
             weights=point["weights"],
@@ -89,7 +101,7 @@ class Ticket:
             density=mask["density"],
             rewind_step=point["step"],
             seed=point["seed"],
-            experiment=folder.resolve().parents[3].name,
+            experiment=parents[3].name,
             config=config.read_text() if config.exists() else "",
         )
 
@@ -102,4 +114,6 @@ def check_mask(model: nn.Module, mask: Mapping[str, torch.Tensor], source: str) 
             raise UserError(f"{source} does not fit this network: it masks '{name}', which is not in it.")
         if parameters[name].shape != part.shape:
             theirs, ours = tuple(part.shape), tuple(parameters[name].shape)
-            raise UserError(f"{source} does not fit this network: its mask of '{name}' has shape {theirs}, not {ours}.")
+            raise UserError(
+                f"{source} does not fit this network: its mask of '{name}' has shape {theirs}, not {ours}."
+            )

@@ -28,7 +28,7 @@ def claim(experiment: str, root: Path = Path("lightning_logs")) -> Path:
     Rank 0 claims by an exclusive mkdir, so two runs started at once get two folders.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or `experiment` is no plain name.
     """
     if local := os.environ.get(_SHARED):
         # A process that Lightning's launcher started for a further device: rank 0 has claimed already.
@@ -37,7 +37,7 @@ def claim(experiment: str, root: Path = Path("lightning_logs")) -> Path:
     rank = int(os.environ.get("RANK", "0")) if under_torchrun else 0
     store = next(iter(dist.rendezvous("env://")))[0] if under_torchrun else None
     if rank == 0:
-        folder = _next_version(Path(root) / experiment)
+        folder = _next_version(Path(root), experiment)
         share(folder)
         if store is not None:
             store.set(_SHARED, str(folder))
@@ -56,9 +56,11 @@ def unshare() -> None:
     os.environ.pop(_SHARED, None)
 
 
-def _next_version(experiment: Path) -> Path:
-    if not re.fullmatch(r"[\w.+-]+", experiment.name) or experiment.name in (".", ".."):
-        raise UserError(f"'{experiment.name}' cannot name an experiment: use letters, digits, '.', '_', '+' and '-'.")
+def _next_version(root: Path, name: str) -> Path:
+    # The name as it was given: joined to the root, `../other`, `/other` and the empty name would have a last part that passes.
+    if not re.fullmatch(r"[\w.+-]+", name) or name in (".", ".."):
+        raise UserError(f"'{name}' cannot name an experiment: use letters, digits, '.', '_', '+' and '-'.")
+    experiment = root / name
     try:
         experiment.mkdir(parents=True, exist_ok=True)
         versions = [int(m[1]) for p in experiment.iterdir() if (m := re.fullmatch(r"version_(\d+)", p.name))]
@@ -79,7 +81,9 @@ def _next_version(experiment: Path) -> Path:
 def check_run(folder: Path) -> Path:
     """`folder` if it is a run; raises UserError where it is not."""
     if not (folder / CONFIG).is_file():
-        raise UserError(f"{folder} is no run: it has no {CONFIG}. Give a folder such as lightning_logs/lenet/version_0.")
+        raise UserError(
+            f"{folder} is no run: it has no {CONFIG}. Give a folder such as lightning_logs/lenet/version_0."
+        )
     return folder
 
 
@@ -87,7 +91,9 @@ def run_of(level: Path) -> Path:
     """The run that a level's folder belongs to; raises UserError where it is no level's folder."""
     parents = level.resolve().parents
     if len(parents) < 3 or not (parents[2] / CONFIG).is_file():
-        raise UserError(f"{level} is no level of a run: give a folder such as …/version_0/replicate_0/ticket/level_03.")
+        raise UserError(
+            f"{level} is no level of a run: give a folder such as …/version_0/replicate_0/ticket/level_03."
+        )
     return parents[2]
 
 

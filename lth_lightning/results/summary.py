@@ -80,11 +80,17 @@ def verdict(records: Sequence[Record]) -> str:
     points = summarize(records)
     winners = winning_levels(points)
     replicates = len({record.replicate for record in records})
-    basis = f"the mean of {replicates} replicates" if replicates > 1 else "a single replicate, so chance is not excluded"
+    basis = (
+        f"the mean of {replicates} replicates"
+        if replicates > 1
+        else "a single replicate, so chance is not excluded"
+    )
     if winners is None:
         return "No verdict: it needs a dense level 0, a pruned level, and val_loss and test_acc of both."
     if not winners:
-        sentence = "No winning ticket: no level matches the dense network's test accuracy at early stop as early"
+        sentence = (
+            "No winning ticket: no level matches the dense network's test accuracy at early stop as early"
+        )
     else:
         named = _ranges([point.level for point in winners])
         smallest = min(point.density for point in winners)

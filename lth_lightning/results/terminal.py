@@ -12,8 +12,21 @@ def results_table(records: Sequence[Record]) -> Table:
     """Level, density, early-stop step and test accuracies of ticket and controls: mean (minimum-maximum)."""
     points = summarize(records)
     winners = {point.level for point in winning_levels(points) or []}
-    table = Table(title="Mean (minimum-maximum) over trials; * winning ticket", title_justify="left", box=None, pad_edge=False)
-    for name in ("level", "weights left", "arm", "trials", "early-stop step", "test acc % there", "test acc % at the end"):
+    table = Table(
+        title="Mean (minimum-maximum) over trials; * winning ticket",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for name in (
+        "level",
+        "weights left",
+        "arm",
+        "trials",
+        "early-stop step",
+        "test acc % there",
+        "test acc % at the end",
+    ):
         table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
     level = None
     for point in points:
