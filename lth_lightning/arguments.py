@@ -32,9 +32,7 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     words = [_alias(word) for word in arguments]
     # `--config=x` as two words
     words = [
-        part
-        for word in words
-        for part in (word.split("=", 1) if word.startswith(("--config=", "-c=")) else [word])
+        part for word in words for part in (word.split("=", 1) if word.startswith(("--config=", "-c=")) else [word])
     ]
     for index, word in enumerate(words[:-1]):
         if word in ("--config", "-c"):
@@ -61,10 +59,7 @@ def _config(name: str) -> str:
     if shipped.is_file():
         return str(shipped)
     known = ", ".join(
-        sorted(
-            path.relative_to(config_folder()).with_suffix("").as_posix()
-            for path in config_folder().rglob("*.yaml")
-        )
+        sorted(path.relative_to(config_folder()).with_suffix("").as_posix() for path in config_folder().rglob("*.yaml"))
     )
     raise UserError(f"There is no config '{name}': give a YAML file, or one of {known}.")
 
@@ -87,7 +82,7 @@ def experiment_of(words: Sequence[str]) -> str | None:
 
 
 def _own_config(command: str, words: Sequence[str]) -> Path | None:
-    """The config.yaml of the run that the words go on with (`--resume`) or look into (`--ckpt_path` a level's folder)."""
+    """The config.yaml of the run that the words go on with (--resume) or look into (--ckpt_path, a level's folder)."""
     if command == "fit" and (folder := value_of("--resume", words)):
         return run_folder.check_run(Path(folder)) / run_folder.CONFIG
     if command in ("validate", "test") and (path := value_of("--ckpt_path", words)) and Path(path).is_dir():

@@ -13,7 +13,6 @@ import pytorch_lightning as pl
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
 import lth_lightning.callbacks
@@ -25,6 +24,7 @@ from lth_lightning.callbacks import PruningLoop
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.estimate import describe
+from lth_lightning.callbacks.trainer import is_rank_zero
 from lth_lightning.errors import UserError
 from lth_lightning.pruning.rewind import check_fits
 from lth_lightning.pruning.ticket import read_format
@@ -86,16 +86,21 @@ class LTHCLI(LightningCLI):
             default=None,
             help="Name of the run's folder; the config's by default.",
         )
-        parser.add_argument(
-            "--logs", type=str, default="lightning_logs", help="Folder that runs are kept in."
-        )
+        parser.add_argument("--logs", type=str, default="lightning_logs", help="Folder that runs are kept in.")
         parser.add_argument(
             "--resume",
             type=str | None,
             default=None,
             help="Folder of a run to finish or extend (…/version_N).",
         )
-        parser.add_argument("--dry_run", type=bool, nargs="?", const=True, default=False, help="Say what a run would do; train nothing. Also --dry-run.")  # fmt: skip
+        parser.add_argument(
+            "--dry_run",
+            type=bool,
+            nargs="?",
+            const=True,
+            default=False,
+            help="Say what a run would do, and train nothing. Also --dry-run.",
+        )
         for name in ("num_classes", "shape"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
@@ -114,7 +119,7 @@ class LTHCLI(LightningCLI):
         self.datamodule = self._init.get("data")
         self.model = self._init.get("model")
         # `fit` makes a fresh Trainer for each training; only the class is asked for its method.
-        self.trainer = self.trainer_class if self.subcommand == "fit" else self._make_trainer()
+        self.trainer: Any = self.trainer_class if self.subcommand == "fit" else self._make_trainer()
 
     def _instantiate(self) -> Namespace:
         """Fresh objects of everything in the config. The Trainer's group stays a namespace."""
@@ -133,9 +138,7 @@ class LTHCLI(LightningCLI):
         loop: PruningLoop = self._init["pruning"]
         seed: int = self._init["seed_everything"]
         if self._init["dry_run"]:
-            driver = Driver(
-                loop, self._make_trainer, self._make_model, datamodule, seed=seed, display=display
-            )
+            driver = Driver(loop, self._make_trainer, self._make_model, datamodule, seed=seed, display=display)
             describe(driver, console)
             return
         config = self._resolved()
@@ -167,9 +170,7 @@ class LTHCLI(LightningCLI):
         config = self.config[self.subcommand].clone()
         if config.get("experiment") is None:
             config["experiment"] = self._init["experiment"] = arguments.experiment_of(self._words) or "run"
-        content = yaml.safe_load(
-            self._parser(self.subcommand).dump(config, skip_none=False, skip_validation=True)
-        )
+        content = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False, skip_validation=True))
         return yaml.safe_dump({k: v for k, v in content.items() if k not in SESSION_OPTIONS}, sort_keys=False)
 
     def validate(
@@ -182,18 +183,15 @@ class LTHCLI(LightningCLI):
     ) -> None:
         self._evaluate("test", model, datamodule, ckpt_path, verbose)
 
-    def _evaluate(
-        self, name: str, model: pl.LightningModule, datamodule: Any, path: str | None, verbose: bool
-    ) -> None:
+    def _evaluate(self, name: str, model: pl.LightningModule, datamodule: Any, path: str | None, verbose: bool) -> None:
         """Evaluate a level's trained weights, a `trained.pt`, or a Lightning checkpoint."""
         if path is None:
-            raise UserError(
-                f"Say what to {name}: --ckpt_path and a level's folder of a run, or a checkpoint file."
-            )
+            raise UserError(f"Say what to {name}: --ckpt_path and a level's folder of a run, or a checkpoint file.")
         file = Path(path) / TRAINED if Path(path).is_dir() else Path(path)
         if file.name == TRAINED and not file.exists():
             raise UserError(
-                f"{file} does not exist: the level is not finished, or its control was run without pruning.save_controls."
+                f"{file} does not exist: the level is not finished, or it is a control's, whose weights are kept with "
+                "pruning.save_controls alone."
             )
         if file.suffix == ".pt":
             weights = read_format(file, ("weights",))["weights"]
@@ -243,7 +241,7 @@ def _complain(message: str) -> int:
 
 
 def _say(text: str) -> None:
-    if rank_zero_only.rank == 0:
+    if is_rank_zero():
         print(text, file=sys.stderr)
 
 

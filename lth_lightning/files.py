@@ -10,7 +10,7 @@ import torch
 from lth_lightning.errors import UserError
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Replace `path` by `content` in one step; a reader, or a kill at any moment, never sees half of it.
 
     Raises OSError where the folder cannot be written or the disk is full; `path` is then as it was.
@@ -46,6 +46,4 @@ def read_pt(path: Path) -> Any:
         raise UserError(f"{path} does not exist.") from None
     except Exception as error:  # torch.load raises half a dozen types for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path} cannot be read ({reason}): it is damaged or no file of this program."
-        ) from None
+        raise UserError(f"{path} cannot be read ({reason}): it is damaged or no file of this program.") from None

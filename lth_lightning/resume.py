@@ -20,7 +20,7 @@ EXTENDABLE = (
 
 
 def check(folder: Path, config: str) -> None:
-    """Raise UserError naming the first setting in which `config` differs from the run's own, other than to extend it."""
+    """Raise UserError naming the first setting in which `config` differs from the run's, other than to extend it."""
     old, new = (_flat(yaml.safe_load(text)) for text in ((folder / CONFIG).read_text(), config))
     for key in [*old, *(key for key in new if key not in old)]:
         if old.get(key) != new.get(key) and key not in EXTENDABLE:
@@ -32,7 +32,8 @@ def check(folder: Path, config: str) -> None:
     for name, settings in kept.items():
         if name in asked and asked[name] != settings:
             raise UserError(
-                f"--resume: the control {name} differs from the run's in more than its levels and trials: start a new run."
+                f"--resume: the control {name} differs from the run's in more than its levels and trials: "
+                "start a new run."
             )
 
 
@@ -49,9 +50,7 @@ def _controls(controls: Any) -> dict[str, dict[str, Any]]:
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(content, dict):
         return {prefix[:-1]: content}
-    return {
-        key: value for name, part in content.items() for key, value in _flat(part, f"{prefix}{name}.").items()
-    }
+    return {key: value for name, part in content.items() for key, value in _flat(part, f"{prefix}{name}.").items()}
 
 
 _begun: list[Path] = []

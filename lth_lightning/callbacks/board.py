@@ -36,9 +36,7 @@ class SummaryBoard:
         """Add one training's point to its line."""
         training = Training(record.replicate, record.arm, record.trial, record.level, Path())
         folder = self._folder / f"replicate_{record.replicate}" / training.label
-        values = {
-            name: value for name, value in asdict(record).items() if name in METRICS and value is not None
-        }
+        values = {name: value for name, value in asdict(record).items() if name in METRICS and value is not None}
         with SummaryWriter(str(folder)) as writer:
             for name, value in values.items():
                 writer.add_scalar(f"level/{name}", value, record.level)
@@ -47,6 +45,6 @@ class SummaryBoard:
             # `add_hparams` would make a folder named by the time; this writes the same three events here.
             scores = {f"hparam/{name}": value for name, value in values.items() if name != "density"}
             for event in hparams(identity, scores):
-                writer.file_writer.add_summary(event)  # type: ignore[union-attr]
+                writer.file_writer.add_summary(event)
             for name, value in scores.items():
                 writer.add_scalar(name, value)

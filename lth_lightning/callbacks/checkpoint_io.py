@@ -14,7 +14,5 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     Lightning's own stages in the system's temporary folder, and a move across file systems can be seen half done.
     """
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         write_pt(Path(path), checkpoint)

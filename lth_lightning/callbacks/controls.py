@@ -36,9 +36,7 @@ class Control(ABC):
 
     def __init__(self, levels: Levels = "all", trials: int = 1) -> None:
         if trials < 1:
-            raise UserError(
-                f"{type(self).__name__} has trials={trials}: give 1 or more, or drop the control."
-            )
+            raise UserError(f"{type(self).__name__} has trials={trials}: give 1 or more, or drop the control.")
         self.levels = levels
         self.trials = trials
         self._wanted = parse_levels(levels)
@@ -97,6 +95,4 @@ def parse_levels(levels: Levels) -> list[int] | None:
                 return list(range(first, last + 1))
     elif all(isinstance(level, int) and level >= 0 for level in levels):
         return sorted(set(levels))
-    raise UserError(
-        f"A control's levels are {levels!r}: give 'all', a range such as '0-12', or a list such as [3, 7]."
-    )
+    raise UserError(f"A control's levels are {levels!r}: give 'all', a range such as '0-12', or a list such as [3, 7].")

@@ -56,8 +56,9 @@ class Display:
     def step(self, step: int, row: Mapping[str, float | int | None] | None = None) -> None:
         """The training is at `step`, with the evaluation `row` where there is a new one."""
         if self._bars and self._level is not None and self._run is not None:
-            info = f"val acc {row['val_acc']:.4f}" if row and row.get("val_acc") is not None else None
-            self._bars.update(self._level, completed=step, **({"info": info} if info else {}))
+            self._bars.update(self._level, completed=step)
+            if row and row.get("val_acc") is not None:
+                self._bars.update(self._level, info=f"val acc {row['val_acc']:.4f}")
             self._bars.update(self._run, info=self._left(step))
 
     def end(self, record: Record, training: Training) -> None:
@@ -86,11 +87,7 @@ class Display:
         seen = self._steps_seen + (step / self._steps if self._steps else 0)
         if seen < 0.2:
             return ""
-        left = (
-            (time.monotonic() - self._began)
-            / seen
-            * (self._trainings - self._done - (seen - self._steps_seen))
-        )
+        left = (time.monotonic() - self._began) / seen * (self._trainings - self._done - (seen - self._steps_seen))
         return f"about {duration(left)} left"
 
     def _left_line(self) -> str:

@@ -10,27 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lth_lightning.callbacks import trainer as trainers
 from lth_lightning.callbacks.board import SummaryBoard
-from lth_lightning.callbacks.controls import Start
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.fit_watch import FitWatch
 from lth_lightning.callbacks.measure import measure
+from lth_lightning.callbacks.origin import Origins, fresh_model
 from lth_lightning.callbacks.plan import plan_trainings
 from lth_lightning.callbacks.replay import replaying
 from lth_lightning.data.batches import StepPlan
 from lth_lightning.errors import UserError
 from lth_lightning.files import read_pt, write_pt, write_text
-from lth_lightning.pruning import Mask, Schedule, Ticket, remaining, rewind, snapshot
+from lth_lightning.pruning import Mask, Schedule, Ticket, rewind, snapshot
 from lth_lightning.pruning.rewind import Weights
-from lth_lightning.pruning.ticket import FORMAT, read_format
+from lth_lightning.pruning.ticket import FORMAT
 from lth_lightning.results import run_folder
 from lth_lightning.results.record import DIVERGED, OK, Record, read_records, write_table
-from lth_lightning.results.run_folder import CHECKPOINT, CONFIG, MASK, REWIND, TRAINED
+from lth_lightning.results.run_folder import CHECKPOINT, CONFIG, MASK, TRAINED
 from lth_lightning.results.training import Training
-from lth_lightning.seeding import derive_seed, seed_all
 
 if TYPE_CHECKING:
     from lth_lightning.callbacks.pruning_loop import MakeModel, MakeTrainer, PruningLoop
@@ -49,12 +47,10 @@ class Driver:
         seed: int,
         display: Display,
     ) -> None:
-        self.loop, self.make_trainer, self.make_model, self.datamodule = (
-            loop,
-            make_trainer,
-            make_model,
-            datamodule,
-        )
+        self.loop = loop
+        self.make_trainer = make_trainer
+        self.make_model = make_model
+        self.datamodule = datamodule
         self.seed = seed
         self.display = display
         self.ticket = Ticket.load(loop.ticket) if loop.ticket else None
@@ -76,21 +72,21 @@ class Driver:
 
     def prepare(self) -> Schedule:
         """The schedule; raises UserError for whatever is wrong with model, data, ticket or Trainer settings."""
-        model = self._fresh(0)
+        model = fresh_model(self.make_model, self.seed, 0)
         if self.ticket:
             self.ticket.check(model, f"The ticket {self.loop.ticket}")
         self.schedule = self.loop.schedule_for(model, self.ticket)
+        self.origins = Origins(self.loop, self.make_model, self.seed, self.ticket, self.schedule)
         plan_trainings(Path(), self.loop.replicates, self.schedule.levels[-1], self.loop.controls)
         if self.datamodule is not None:
-            if rank_zero_only.rank == 0:
+            if trainers.is_rank_zero():
                 self.datamodule.prepare_data()
             if hasattr(self.datamodule, "follow"):
                 self.datamodule.setup("fit")
-        if self.loop.test_curve and not (
-            hasattr(model, "use_long_batches") and hasattr(self.datamodule, "follow")
-        ):
+        if self.loop.test_curve and not (hasattr(model, "use_long_batches") and hasattr(self.datamodule, "follow")):
             raise UserError(
-                "pruning.test_curve needs one of this package's networks and data sets: drop it, or log test_loss yourself."
+                "pruning.test_curve needs one of this package's networks and data sets: drop it, or log test_loss in "
+                "your module's validation_step."
             )
         trainer = self.make_trainer(Training(0, "ticket", 0, 0, Path()))
         trainers.refuse_unfit(trainer)
@@ -98,7 +94,8 @@ class Driver:
         self.steps = steps or (trainer.max_steps if trainer.max_steps > 0 else None)
         if self.steps and self.loop.rewind_step >= self.steps:
             raise UserError(
-                f"pruning.rewind_step is {self.loop.rewind_step}, but a training has {self.steps} steps: rewind to an earlier one."
+                f"pruning.rewind_step is {self.loop.rewind_step}, but a training has {self.steps} steps: "
+                "rewind to an earlier one."
             )
         return self.schedule
 
@@ -107,21 +104,17 @@ class Driver:
         return plan_trainings(folder, self.loop.replicates, self.schedule.levels[-1], self.loop.controls)
 
     def _run(self, config: str) -> list[Record]:
-        is_main = rank_zero_only.rank == 0
+        is_main = trainers.is_rank_zero()
         trainings = self.plan(self.folder)
         # Every process looks once, here: later, rank 0 may have recorded what another is about to look at.
         records = {record.order: record for record in read_records(self.folder)}
         planned = {(t.replicate, t.arm, t.trial, t.level): t for t in trainings}
         if dropped := [order for order in records if order not in planned]:
             lost = Training(*dropped[0], self.folder)
-            raise UserError(
-                f"The run already holds {lost}, which this plan has not: a run can be extended, not cut."
-            )
+            raise UserError(f"The run already holds {lost}, which this plan has not: a run can be extended, not cut.")
         pending = [training for order, training in planned.items() if order not in records]
         interrupted = {t for t in pending if (t.folder / CHECKPOINT).exists()}
-        self._stopped = {
-            (r.replicate, r.arm, r.trial): r.level for r in records.values() if r.status == DIVERGED
-        }
+        self._stopped = {(r.replicate, r.arm, r.trial): r.level for r in records.values() if r.status == DIVERGED}
         self.board = SummaryBoard(self.folder, list(records.values())) if is_main else None
         if is_main:
             write_text(self.folder / CONFIG, config)
@@ -147,37 +140,27 @@ class Driver:
         return any(line in self._stopped and self._stopped[line] < training.level for line in lines)
 
     def _train(self, training: Training, resume: bool) -> Record:
-        is_main = rank_zero_only.rank == 0
-        model = self._fresh(training.replicate)
-        start = self._start(training, model)
+        is_main = trainers.is_rank_zero()
+        model = self.origins.fresh(training.replicate)
+        start = self.origins.start(training, model)
         rewind(model, start.weights, start.mask)
-        density = self._density(start.mask)
         trainer = self.make_trainer(training)
         long_steps = self._long_steps(trainer, model)
         checkpoint = training.folder / CHECKPOINT
         if not resume:
             if is_main:
                 self._clear(training.folder)
-                self._write_mask(training, start.mask, density)
-            checkpoint = self._checkpoint_at(start, training, trainer)
+                self.origins.write_mask(training, start.mask)
+            checkpoint = self.origins.checkpoint_at(start, training, trainer)
         at = read_pt(checkpoint)["global_step"] if resume else 0
-        logger = (
-            trainers.logger_for(training.run, training.version, at + 1 if resume else None)
-            if is_main
-            else None
-        )
-        trainers.adopt(
-            trainer, self.loop, logger, evaluate_every=self.loop.evaluate_every, long_steps=long_steps
-        )
-        self.display.begin(
-            training, density, long_steps or (trainer.max_steps if trainer.max_steps > 0 else None)
-        )
+        logger = trainers.logger_for(training.run, training.version, at + 1 if resume else None) if is_main else None
+        trainers.adopt(trainer, self.loop, logger, evaluate_every=self.loop.evaluate_every, long_steps=long_steps)
+        density = self.origins.density(start.mask)
+        self.display.begin(training, density, long_steps or (trainer.max_steps if trainer.max_steps > 0 else None))
         watch = self.loop.begin(training, start, self.seed, self.display, long_steps is not None)
         use_checkpoint = resume or start.step > 0
         with self._ordered(training, trainer, model, long_steps), _clean_interrupts(trainer):
-            trainer.fit(
-                model, datamodule=self.datamodule, ckpt_path=str(checkpoint) if use_checkpoint else None
-            )
+            trainer.fit(model, datamodule=self.datamodule, ckpt_path=str(checkpoint) if use_checkpoint else None)
         if not is_main:
             (training.replicate_folder / f".start_{trainer.global_rank}.ckpt").unlink(missing_ok=True)
         if (
@@ -205,8 +188,8 @@ class Driver:
             level=training.level,
             status=DIVERGED if watch.diverged else OK,
             weights=self.schedule.total,
-            weights_remaining=self._remaining(mask),
-            density=self._density(mask),
+            weights_remaining=self.origins.remaining(mask),
+            density=self.origins.density(mask),
             steps=steps,
             seconds=round(self.loop.seconds, 3),
             **scores,
@@ -219,7 +202,7 @@ class Driver:
                 write_pt(training.folder / TRAINED, content)
             if training.is_ticket and training.level < self.schedule.levels[-1] and not watch.diverged:
                 following = training.ticket(training.level + 1)
-                self._write_mask(following, *self._pruned(following))
+                self.origins.write_mask(following, self.origins.pruned(following))
             record.write(training.folder)
             (training.folder / CHECKPOINT).unlink(missing_ok=True)
             write_table(training.run, read_records(training.run))
@@ -229,88 +212,6 @@ class Driver:
         # The others wait until the files that they will read are there.
         trainer.strategy.barrier()
         return record
-
-    # What a training starts from.
-
-    def _fresh(self, replicate: int, *draw: int | str) -> LightningModule:
-        """A module with the replicate's own initial weights, or with those of a further `draw`."""
-        seed_all(derive_seed(self.seed, replicate, "init", *draw))
-        return self.make_model()
-
-    def _start(self, training: Training, model: LightningModule) -> Start:
-        point = self._rewind_point(training, model)
-        if training.level == 0:
-            # Level 0 trains from the beginning, also where later levels rewind to a later step.
-            origin = self.ticket.weights if self.ticket else snapshot(model)
-            ticket = Start(self._first_mask(model), origin)
-        else:
-            ticket = Start(self._mask(training.ticket(training.level)), point["weights"], point["step"])
-        if training.is_ticket:
-            return ticket
-        control = next(control for control in self.loop.controls if control.arm == training.arm)
-        fresh = self._fresh(training.replicate, training.arm, training.trial, training.level)
-        generator = torch.Generator().manual_seed(training.seed(self.seed, "control"))
-        return control.start(ticket, snapshot(fresh), generator)
-
-    def _rewind_point(self, training: Training, model: LightningModule) -> dict[str, Any]:
-        """rewind.pt; for k = 0 it is written before the first training, for k > 0 at step k of level 0."""
-        path = training.replicate_folder / REWIND
-        if path.exists():
-            return read_format(path, ("weights", "step", "seed"))
-        weights = self.ticket.weights if self.ticket else snapshot(model)
-        point = {"format": FORMAT, "weights": weights, "step": 0, "seed": self.seed}
-        if self.loop.rewind_step == 0 and rank_zero_only.rank == 0:
-            write_pt(path, point)
-        return point
-
-    def _checkpoint_at(self, start: Start, training: Training, trainer: Trainer) -> Path:
-        """For a start at step k > 0 a checkpoint that says so: loops and schedules of step k, a fresh optimizer."""
-        # A file of its own for each rank: none waits for another's before the process group exists.
-        rank = trainer.global_rank
-        path = training.replicate_folder / f".start_{rank}.ckpt" if rank else training.folder / CHECKPOINT
-        if start.step > 0:
-            point = read_format(training.replicate_folder / REWIND, ("trainer",))
-            masked = {n: w * start.mask[n] if n in start.mask else w for n, w in start.weights.items()}
-            write_pt(path, {**point["trainer"], "state_dict": masked})
-        return path
-
-    def _first_mask(self, model: LightningModule) -> Mask:
-        dense = self.schedule.dense_mask(model)
-        return {**dense, **self.ticket.mask} if self.ticket else dense
-
-    def _mask(self, training: Training) -> Mask:
-        path = training.folder / MASK
-        if path.exists():
-            mask: Mask = read_format(path, ("mask",))["mask"]
-            return mask
-        # A finished run that is extended: its last level was not pruned yet.
-        return self._pruned(training)[0]
-
-    def _pruned(self, training: Training) -> tuple[Mask, float]:
-        """The mask of a ticket's level >= 1 and its density, from its parent level's trained weights."""
-        parent = training.ticket(self.schedule.parent(training.level))
-        generator = torch.Generator().manual_seed(training.seed(self.seed, "score"))
-        mask = self.schedule.prune(
-            training.level,
-            read_format(parent.folder / MASK, ("mask",))["mask"],
-            read_format(parent.folder / TRAINED, ("weights",))["weights"],
-            read_format(training.replicate_folder / REWIND, ("weights",))["weights"],
-            self.loop.score,
-            generator,
-        )
-        return mask, self._density(mask)
-
-    def _write_mask(self, training: Training, mask: Mask, density: float) -> None:
-        identity = {"level": training.level, "density": density, "replicate": training.replicate}
-        content = {"format": FORMAT, "mask": mask, **identity, "arm": training.arm, "trial": training.trial}
-        write_pt(training.folder / MASK, content)
-
-    def _remaining(self, mask: Mask) -> int:
-        masked = sum(part.numel() for part in mask.values())
-        return self.schedule.total - masked + remaining(mask)
-
-    def _density(self, mask: Mask) -> float:
-        return self._remaining(mask) / self.schedule.total
 
     @staticmethod
     def _clear(folder: Path) -> None:
@@ -329,9 +230,7 @@ class Driver:
         flag = trainers.wants_ordinary_batches(trainer)
         model.use_long_batches(flag is None)  # type: ignore[operator]
         if flag is not None:
-            self._tell(
-                f"trainer.{flag} needs Lightning's automatic optimization: one step a batch, which is slower."
-            )
+            self._tell(f"trainer.{flag} needs Lightning's automatic optimization: one step a batch, which is slower.")
             return None
         return trainers.total_steps(trainer, self.datamodule.steps_per_epoch)  # type: ignore[union-attr]
 
@@ -349,7 +248,7 @@ class Driver:
         return nullcontext() if plan else replaying(self.datamodule or model, trainer, seed)
 
     def _tell(self, text: str) -> None:
-        if text not in self._told and rank_zero_only.rank == 0:
+        if text not in self._told and trainers.is_rank_zero():
             self._told.add(text)
             self.display.note(text)
 

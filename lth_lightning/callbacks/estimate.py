@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ TIMED = 20
 
 
 def describe(driver: Driver, console: Console) -> None:
-    """Print the trainings, steps, estimated time and disk of the run that `driver` would make. Trains and writes nothing."""
+    """Print the trainings, steps, estimated time and disk of `driver`'s run. Trains and writes nothing."""
     schedule = driver.prepare()
     trainings = driver.plan(Path())
     arms = Counter(training.arm for training in trainings)
@@ -44,7 +45,7 @@ def describe(driver: Driver, console: Console) -> None:
 
 
 def _seconds_a_training(driver: Driver, model: LightningModule) -> float | None:
-    """Forward and backward passes over one batch, and an evaluation, of a throwaway model; None where it cannot be told."""
+    """Judged by passes of a throwaway model over one batch and an evaluation; None where it cannot be told."""
     data, steps = driver.datamodule, driver.steps
     if steps is None or not hasattr(data, "follow"):
         return None
@@ -62,7 +63,7 @@ def _seconds_a_training(driver: Driver, model: LightningModule) -> float | None:
 
     def step() -> None:
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
+        torch.nn.functional.cross_entropy(model(images), labels).backward()
         optimizer.step()
 
     def evaluate() -> None:
@@ -73,7 +74,7 @@ def _seconds_a_training(driver: Driver, model: LightningModule) -> float | None:
     return steps * _time(step, TIMED, device) + evaluations * _time(evaluate, 1, device)
 
 
-def _time(action, times: int, device: torch.device) -> float:  # type: ignore[no-untyped-def]
+def _time(action: Callable[[], None], times: int, device: torch.device) -> float:
     began = 0.0
     for index in range(2 * times):
         if index == times:
@@ -88,7 +89,7 @@ def _time(action, times: int, device: torch.device) -> float:  # type: ignore[no
 
 def _bytes(driver: Driver, model: LightningModule, arms: Counter[str]) -> float:
     """Masks are a byte a weight; trained weights are kept for the ticket arm; curves and events 300 bytes a row."""
-    weights = sum(value.nbytes for value in model.state_dict().values())
+    weights: int = sum(value.nbytes for value in model.state_dict().values())
     mask = sum(pool.size for pool in driver.schedule.pools)
     everything = sum(arms.values())
     kept = everything if driver.loop.save_controls else arms["ticket"]

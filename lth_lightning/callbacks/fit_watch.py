@@ -37,9 +37,7 @@ class FitWatch:
         self._loss, self._batches = 0.0, 0
         return mean
 
-    def evaluation(
-        self, step: int, metrics: Mapping[str, float | None], snapshot: Callable[[], Weights]
-    ) -> Row:
+    def evaluation(self, step: int, metrics: Mapping[str, float | None], snapshot: Callable[[], Weights]) -> Row:
         """Take an evaluation at `step`; `snapshot` is called where its validation loss is the lowest so far."""
         row: Row = {"step": step, **{name: shortest(value) for name, value in metrics.items()}}
         self.last = row

@@ -8,9 +8,7 @@ from lth_lightning.errors import UserError
 from lth_lightning.results.training import TICKET, Training
 
 
-def plan_trainings(
-    run: Path, replicates: int, last_level: int, controls: Sequence[Control]
-) -> list[Training]:
+def plan_trainings(run: Path, replicates: int, last_level: int, controls: Sequence[Control]) -> list[Training]:
     """Replicate by replicate, level by level: the ticket, then each control's trials from that level's mask.
 
     Raises:
@@ -21,9 +19,7 @@ def plan_trainings(
     names = [control.arm for control in controls]
     for name in names:
         if names.count(name) > 1 or name == TICKET:
-            raise UserError(
-                f"Two arms are called '{name}': give each control once, with all its levels and trials."
-            )
+            raise UserError(f"Two arms are called '{name}': give each control once, with all its levels and trials.")
     chosen = [(control, set(control.levels_of(last_level))) for control in controls]
     return [
         Training(replicate, arm, trial, level, run)

@@ -83,9 +83,7 @@ class PruningLoop(Callback):
             if value < 1:
                 raise UserError(f"pruning.{name} is {value}: give 1 step or more.")
         if rewind_step < 0:
-            raise UserError(
-                f"pruning.rewind_step is {rewind_step}: give 0, the initialization, or a later step."
-            )
+            raise UserError(f"pruning.rewind_step is {rewind_step}: give 0, the initialization, or a later step.")
         self.levels = levels
         self.until_density = until_density
         self.rates = dict(rates)
@@ -138,7 +136,7 @@ class PruningLoop(Callback):
         """
         driver = Driver(self, make_trainer, make_model, datamodule, seed=seed, display=display or Display())
         return driver.run(
-            experiment=experiment, logs=Path(logs), folder=folder and Path(folder), config=config
+            experiment=experiment, logs=Path(logs), folder=Path(folder) if folder else None, config=config
         )
 
     def schedule_for(self, model: LightningModule, ticket: Ticket | None = None) -> Schedule:
@@ -157,9 +155,7 @@ class PruningLoop(Callback):
 
     # One fit. The driver calls `begin`; Lightning calls the hooks.
 
-    def begin(
-        self, training: Training, start: Start, seed: int, display: Display, long_batches: bool
-    ) -> FitWatch:
+    def begin(self, training: Training, start: Start, seed: int, display: Display, long_batches: bool) -> FitWatch:
         """Get ready for the fit of `training`, and return what will be known of it."""
         self._training = training
         self._mask = start.mask
@@ -186,9 +182,7 @@ class PruningLoop(Callback):
         if trainer.is_global_zero:
             self._metrics.cut(trainer.global_step)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # Dropout and the like: from names, so that a resumed fit draws what an uninterrupted one draws.
         assert self._training is not None
         draws = ("step", trainer.global_step, batch_idx, trainer.global_rank)
@@ -247,7 +241,7 @@ class PruningLoop(Callback):
         return row
 
     def _save_rewind_point(self, trainer: Trainer) -> None:
-        """Keep the weights of step k, and where Lightning's loops and schedules stood, but not the optimizer's state."""
+        """Keep the weights of step k and where Lightning's loops and schedules stood, not the optimizer's state."""
         training = self._training
         assert training is not None
         path = training.replicate_folder / ".rewind.ckpt"

@@ -28,7 +28,8 @@ class EpochReplay:
 
     def __iter__(self) -> Iterator[Any]:
         fit = self._trainer.fit_loop
-        epoch, done = fit.epoch_progress.current.processed, fit.epoch_loop.batch_progress.current.ready
+        epoch: int = fit.epoch_progress.current.processed  # type: ignore[attr-defined]
+        done = fit.epoch_loop.batch_progress.current.ready
         if isinstance(sampler := getattr(self._loader, "sampler", None), DistributedSampler):
             sampler.seed = self._seed % 2**31
             sampler.set_epoch(epoch)

@@ -7,9 +7,15 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, ModelSummary, ProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
+from pytorch_lightning.utilities import rank_zero_only
 
 from lth_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
 from lth_lightning.errors import UserError
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is the one that writes and speaks; known before any process group exists."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 def refuse_unfit(trainer: Trainer) -> None:
@@ -20,10 +26,8 @@ def refuse_unfit(trainer: Trainer) -> None:
             "use --trainer.strategy=ddp, which starts the command once a device."
         )
     if trainer.val_check_interval not in (None, 1.0):
-        raise UserError(
-            "trainer.val_check_interval counts batches: set --pruning.evaluate_every, in steps, instead."
-        )
-    if trainer.fast_dev_run:
+        raise UserError("trainer.val_check_interval counts batches: set --pruning.evaluate_every, in steps, instead.")
+    if getattr(trainer, "fast_dev_run", False):
         raise UserError(
             "trainer.fast_dev_run skips what a run consists of: set --trainer.max_steps to a few steps instead."
         )
@@ -70,13 +74,10 @@ def adopt(
         long_steps: for long batches the training's steps; None for ordinary batches.
     """
     # Lightning's own display, checkpoints and loggers come with a bare `Trainer(max_steps=…)`; the run has its own.
-    trainer.callbacks = [
-        c for c in trainer.callbacks if not isinstance(c, (ProgressBar, ModelSummary)) and not _default(c)
-    ]
-    trainer.callbacks.append(loop)
-    trainer.loggers = [g for g in trainer.loggers if not _default_logger(g, trainer)] + (
-        [logger] if logger else []
-    )
+    theirs: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    kept = [c for c in theirs if not isinstance(c, (ProgressBar, ModelSummary)) and not _default(c)]
+    trainer.callbacks = [*kept, loop]  # type: ignore[attr-defined]
+    trainer.loggers = [g for g in trainer.loggers if not _default_logger(g, trainer)] + ([logger] if logger else [])
     trainer.num_sanity_val_steps = 0
     trainer.check_val_every_n_epoch = None
     if long_steps is None:

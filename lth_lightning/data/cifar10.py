@@ -76,9 +76,7 @@ class CIFAR10(TensorDataModule):
                 raise damaged(where, f"it has labels outside 0 to {self.num_classes - 1}")
             parts.append(Split(images.view(-1, *self.shape), labels))
         *pool, test = parts
-        images, labels = (
-            torch.cat(tensors) for tensors in zip(*((p.images, p.labels) for p in pool), strict=True)
-        )
+        images, labels = (torch.cat(tensors) for tensors in zip(*((p.images, p.labels) for p in pool), strict=True))
         return Split(images, labels), test
 
 

@@ -39,9 +39,7 @@ def read_pickle(content: bytes, rows: int) -> tuple[Tensor, Tensor]:
     data, labels = batch[b"data"], batch[b"labels"]
     if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape == (rows, PIXELS)):
         raise ValueError(f"it does not hold {rows:,} images of {PIXELS:,} bytes")
-    if not (
-        isinstance(labels, list) and len(labels) == rows and all(label in range(256) for label in labels)
-    ):
+    if not (isinstance(labels, list) and len(labels) == rows and all(label in range(256) for label in labels)):
         raise ValueError(f"it does not hold {rows:,} labels of one byte")
     return torch.from_numpy(np.ascontiguousarray(data)), torch.tensor(labels)
 

@@ -131,7 +131,5 @@ class Classifier(pl.LightningModule):
             return {"optimizer": optimizer}
         scheduler = self.lr_scheduler(optimizer)
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            raise UserError(
-                "ReduceLROnPlateau waits for a metric: use a schedule in steps, such as WarmupMultiStepLR"
-            )
+            raise UserError("ReduceLROnPlateau waits for a metric: use a schedule in steps, such as WarmupMultiStepLR")
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -37,9 +37,7 @@ def fully_connected(
         UserError: a dropout outside [0, 1), a hidden layer without units, or an unknown activation.
     """
     if not 0.0 <= dropout < 1.0:
-        raise UserError(
-            f"dropout is {dropout}: give the fraction of units to drop, from 0 up to but not including 1"
-        )
+        raise UserError(f"dropout is {dropout}: give the fraction of units to drop, from 0 up to but not including 1")
     if any(units < 1 for units in hidden):
         raise UserError(f"hidden layers of {list(hidden)} units: give every layer at least 1")
     layers: dict[str, nn.Module] = {}

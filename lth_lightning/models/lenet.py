@@ -43,8 +43,6 @@ class LeNet300(Classifier):
     ) -> None:
         net = nn.Sequential()
         net.add_module("flatten", nn.Flatten())
-        for name, layer in fully_connected(
-            math.prod(shape), hidden, num_classes, activation, dropout
-        ).items():
+        for name, layer in fully_connected(math.prod(shape), hidden, num_classes, activation, dropout).items():
             net.add_module(name, layer)
         super().__init__(glorot_normal_(net), num_classes, optimizer, lr_scheduler)

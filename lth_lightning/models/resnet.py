@@ -15,9 +15,7 @@ _BLOCKS_A_STAGE = 3
 def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
     """The 1x1 convolution and batch norm of a shortcut that changes shape."""
     shortcut = nn.Sequential()
-    shortcut.add_module(
-        "conv", nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
-    )
+    shortcut.add_module("conv", nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False))
     shortcut.add_module("norm", nn.BatchNorm2d(out_channels))
     return shortcut
 

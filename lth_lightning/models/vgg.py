@@ -60,9 +60,7 @@ class VGG19(Classifier):
                 index += 1
                 out_channels = max(1, round(width * full_width))
                 # Batch norm follows, and would subtract a bias again.
-                net.add_module(
-                    f"conv{index}", nn.Conv2d(channels, out_channels, kernel_size=3, padding=1, bias=False)
-                )
+                net.add_module(f"conv{index}", nn.Conv2d(channels, out_channels, kernel_size=3, padding=1, bias=False))
                 net.add_module(f"norm{index}", nn.BatchNorm2d(out_channels))
                 net.add_module(f"activation{index}", make_activation(activation))
                 channels = out_channels

@@ -24,9 +24,7 @@ class Pool:
         return self.members[0] if len(self.members) == 1 else "global pool"
 
 
-def resolve_rates(
-    layers: Sequence[Layer], rates: Mapping[str, float], exclude: Iterable[str] = ()
-) -> dict[str, float]:
+def resolve_rates(layers: Sequence[Layer], rates: Mapping[str, float], exclude: Iterable[str] = ()) -> dict[str, float]:
     """The rate of each layer that is pruned: first by kind (`conv`, `linear`, `output`), then by name pattern.
 
     A later pattern wins over an earlier one. A layer whose kind has no rate, or that `exclude` names, is not pruned.

@@ -57,7 +57,5 @@ def match(pattern: str, layers: Iterable[Layer]) -> list[str]:
     names = [layer.name for layer in layers if fnmatchcase(layer.name, pattern)]
     if not names:
         known = ", ".join(layer.name for layer in layers)
-        raise UserError(
-            f"The pattern '{pattern}' matches no weight of this network. Its weights are: {known}."
-        )
+        raise UserError(f"The pattern '{pattern}' matches no weight of this network. Its weights are: {known}.")
     return names

@@ -37,10 +37,9 @@ class MaskKeeper:
         parameters = dict(model.named_parameters())
         # A layer that has lost nothing needs no multiplication.
         names = [name for name, part in mask.items() if not bool(part.all())]
-        self._weights = [parameters[name] for name in names]
+        self._weights: list[Tensor] = [parameters[name] for name in names]
         self._masks = [
-            mask[name].to(weight.device, weight.dtype)
-            for name, weight in zip(names, self._weights, strict=True)
+            mask[name].to(weight.device, weight.dtype) for name, weight in zip(names, self._weights, strict=True)
         ]
 
     @torch.no_grad()

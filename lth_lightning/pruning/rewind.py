@@ -31,7 +31,7 @@ def snapshot(model: nn.Module, device: torch.device | str | None = None) -> Weig
 
 
 def check_fits(model: nn.Module, weights: Mapping[str, Any], source: str) -> None:
-    """Raise UserError naming the first entry of `weights` that `model` lacks, or has in another shape, or the reverse."""
+    """Raise UserError naming the first entry that `model` and `weights` do not share, or have in other shapes."""
     own = model.state_dict()
     for name, value in own.items():
         if name not in weights:

@@ -1,6 +1,6 @@
 """The pruning schedule: how many weights of each pool survive at each level, exactly, known before any training."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,6 @@ from lth_lightning.pruning.scores import Magnitude, Score
 
 PAPER_RATES = {"conv": 0.1, "linear": 0.2, "output": 0.1}
 """LTH Fig. 2: the rates a round of Conv-2 and Conv-4; LeNet's are the same, as far as it has such layers."""
-
-ENDLESS = 500
-"""No schedule has more levels: a search for a density stops here."""
 
 
 @dataclass(frozen=True)
@@ -79,25 +76,24 @@ class Schedule:
         unpruned = sum(sizes.values()) - sum(first)
         if grid is not None:
             if not one_shot:
-                raise UserError(
-                    "A grid of densities is for one-shot pruning: set one_shot to true, or drop the grid."
-                )
+                raise UserError("A grid of densities is for one-shot pruning: set one_shot to true, or drop the grid.")
             return cls(pools, _grid_counts(pools, first, grid), unpruned, total, True)
         kept = [first]
         if until_density is None:
             if levels is None or levels < 0:
                 raise UserError(f"The number of levels is {levels}: give 0 or more, or a density to go to.")
-            done = lambda: len(kept) > levels  # noqa: E731
+
+            def done() -> bool:
+                return len(kept) > levels
         else:
             if not 0 < until_density <= 1:
-                raise UserError(
-                    f"The density to go to is {until_density}: it is a fraction of 1, such as 0.036."
-                )
-            done = lambda: sum(kept[-1]) + unpruned <= until_density * total or len(kept) > ENDLESS  # noqa: E731
+                raise UserError(f"The density to go to is {until_density}: it is a fraction of 1, such as 0.036.")
+
+            def done() -> bool:
+                return sum(kept[-1]) + unpruned <= until_density * total
+
         while not done():
-            kept.append(
-                _next_counts(pools, kept, "--until-density higher" if until_density else "fewer levels")
-            )
+            kept.append(_next_counts(pools, kept, "--until-density higher" if until_density else "fewer levels"))
         return cls(pools, tuple(kept), unpruned, total, one_shot)
 
     @property
@@ -121,9 +117,7 @@ class Schedule:
         """Everything survives, for each parameter that some pool holds."""
         parameters = dict(model.named_parameters())
         return {
-            name: torch.ones(parameters[name].shape, dtype=torch.bool)
-            for pool in self.pools
-            for name in pool.members
+            name: torch.ones(parameters[name].shape, dtype=torch.bool) for pool in self.pools for name in pool.members
         }
 
     def prune(
@@ -181,16 +175,12 @@ def _next_counts(pools: Sequence[Pool], kept: Sequence[tuple[int, ...]], remedy:
     return tuple(counts)
 
 
-def _grid_counts(
-    pools: Sequence[Pool], first: tuple[int, ...], grid: Sequence[float]
-) -> tuple[tuple[int, ...], ...]:
+def _grid_counts(pools: Sequence[Pool], first: tuple[int, ...], grid: Sequence[float]) -> tuple[tuple[int, ...], ...]:
     fastest = max(pool.rate for pool in pools)
     kept = [first]
     for level, density in enumerate(grid, start=1):
         if not 0 < density < 1:
-            raise UserError(
-                f"The grid holds {density}: its densities are fractions of 1, above 0 and below 1."
-            )
+            raise UserError(f"The grid holds {density}: its densities are fractions of 1, above 0 and below 1.")
         counts = []
         for pool, size in zip(pools, first, strict=True):
             left = size - round((1 - density) * pool.rate / fastest * size)

@@ -114,6 +114,4 @@ def check_mask(model: nn.Module, mask: Mapping[str, torch.Tensor], source: str) 
             raise UserError(f"{source} does not fit this network: it masks '{name}', which is not in it.")
         if parameters[name].shape != part.shape:
             theirs, ours = tuple(part.shape), tuple(parameters[name].shape)
-            raise UserError(
-                f"{source} does not fit this network: its mask of '{name}' has shape {theirs}, not {ours}."
-            )
+            raise UserError(f"{source} does not fit this network: its mask of '{name}' has shape {theirs}, not {ours}.")

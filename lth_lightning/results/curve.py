@@ -29,11 +29,7 @@ class MetricsFile:
 
     def cut(self, step: int) -> None:
         """Keep the rows up to `step` alone (0: none), and write the header; what a killed process left behind goes."""
-        rows = (
-            [row for row in read(self.path) if row["step"] is not None and row["step"] <= step]
-            if step
-            else []
-        )
+        rows = [row for row in read(self.path) if row["step"] is not None and row["step"] <= step] if step else []
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
@@ -50,10 +46,7 @@ def read(path: Path) -> list[Row]:
     with contextlib.suppress(FileNotFoundError):
         text = path.read_text()
         whole = text[: text.rfind("\n") + 1]
-        return [
-            {key: _number(key, value) for key, value in row.items()}
-            for row in csv.DictReader(io.StringIO(whole))
-        ]
+        return [{key: _number(key, value) for key, value in row.items()} for row in csv.DictReader(io.StringIO(whole))]
     return []
 
 

@@ -46,9 +46,7 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Write the training's result.json. NaN, which JSON lacks, becomes null."""
-        values = {
-            k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()
-        }
+        values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
         write_text(folder / RESULT, json.dumps(values, indent=1) + "\n")
 
     @property
@@ -68,9 +66,7 @@ def read_records(run: Path) -> list[Record]:
             content: dict[str, Any] = json.loads(path.read_text())
             records.append(Record(**{key: content[key] for key in COLUMNS}))
         except (ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{path} is damaged: delete it, and --resume will train that level again."
-            ) from None
+            raise UserError(f"{path} is damaged: delete it, and --resume will train that level again.") from None
     return sorted(records, key=lambda record: record.order)
 
 

@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from lth_lightning.errors import UserError
 from lth_lightning.results.training import Training
@@ -35,7 +35,7 @@ def claim(experiment: str, root: Path = Path("lightning_logs")) -> Path:
         return Path(local)
     under_torchrun = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ
     rank = int(os.environ.get("RANK", "0")) if under_torchrun else 0
-    store = next(iter(dist.rendezvous("env://")))[0] if under_torchrun else None
+    store = next(iter(rendezvous("env://")))[0] if under_torchrun else None
     if rank == 0:
         folder = _next_version(Path(root), experiment)
         share(folder)
@@ -57,7 +57,7 @@ def unshare() -> None:
 
 
 def _next_version(root: Path, name: str) -> Path:
-    # The name as it was given: joined to the root, `../other`, `/other` and the empty name would have a last part that passes.
+    # The whole name, before it is joined to the root: the last part alone would let `../other` and `/other` out of it.
     if not re.fullmatch(r"[\w.+-]+", name) or name in (".", ".."):
         raise UserError(f"'{name}' cannot name an experiment: use letters, digits, '.', '_', '+' and '-'.")
     experiment = root / name
@@ -91,9 +91,7 @@ def run_of(level: Path) -> Path:
     """The run that a level's folder belongs to; raises UserError where it is no level's folder."""
     parents = level.resolve().parents
     if len(parents) < 3 or not (parents[2] / CONFIG).is_file():
-        raise UserError(
-            f"{level} is no level of a run: give a folder such as …/version_0/replicate_0/ticket/level_03."
-        )
+        raise UserError(f"{level} is no level of a run: give a folder such as …/version_0/replicate_0/ticket/level_03.")
     return parents[2]
 
 

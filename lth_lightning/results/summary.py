@@ -67,7 +67,8 @@ def winning_levels(points: Sequence[Point]) -> list[Point] | None:
     network or all tickets lack the numbers.
     """
     tickets = [p for p in points if p.arm == TICKET and p.early_stop_step and p.early_stop_test_acc]
-    dense = next((p for p in tickets if p.level == 0), None)
+    # A run that starts from a ticket has no dense network: its level 0 is pruned already.
+    dense = next((p for p in tickets if p.level == 0 and p.density == 1), None)
     others = [p for p in tickets if p.level > 0]
     if dense is None or not others:
         return None
@@ -81,22 +82,18 @@ def verdict(records: Sequence[Record]) -> str:
     winners = winning_levels(points)
     replicates = len({record.replicate for record in records})
     basis = (
-        f"the mean of {replicates} replicates"
-        if replicates > 1
-        else "a single replicate, so chance is not excluded"
+        f"the mean of {replicates} replicates" if replicates > 1 else "a single replicate, so chance is not excluded"
     )
     if winners is None:
         return "No verdict: it needs a dense level 0, a pruned level, and val_loss and test_acc of both."
     if not winners:
-        sentence = (
-            "No winning ticket: no level matches the dense network's test accuracy at early stop as early"
-        )
+        sentence = "No winning ticket: no level matches the dense network's test accuracy at early stop as early"
     else:
         named = _ranges([point.level for point in winners])
         smallest = min(point.density for point in winners)
         sentence = (
-            f"Winning tickets at level{'s' if len(winners) > 1 else ''} {named}, down to {smallest:.1%} of the weights: "
-            "at least the dense network's test accuracy at early stop, no later"
+            f"Winning tickets at level{'s' if len(winners) > 1 else ''} {named}, down to {smallest:.1%} of the "
+            "weights: at least the dense network's test accuracy at early stop, no later"
         )
     return " ".join([f"{sentence} ({basis}).", *_against_controls(points, winners)])
 
@@ -106,7 +103,8 @@ def _against_controls(points: Sequence[Point], winners: Sequence[Point]) -> list
     sentences = []
     tickets = {p.level: p for p in points if p.arm == TICKET and p.early_stop_step and p.early_stop_test_acc}
     for arm in sorted({p.arm for p in points if p.arm != TICKET}):
-        shared = {p.level: p for p in points if p.arm == arm and p.level in tickets and p.early_stop_test_acc}
+        known = [p for p in points if p.arm == arm and p.early_stop_step and p.early_stop_test_acc]
+        shared = {p.level: p for p in known if p.level in tickets}
         won = [p.level for p in winners if p.level in shared]
         if not shared:
             continue
@@ -115,8 +113,8 @@ def _against_controls(points: Sequence[Point], winners: Sequence[Point]) -> list
         gap = 100 * (_mean(ticket.early_stop_test_acc) - _mean(control.early_stop_test_acc))
         sooner = _mean(control.early_stop_step) / max(1, _mean(ticket.early_stop_step))
         sentences.append(
-            f"At level {level} ({ticket.density:.1%}) {arm} stops early at {sooner:.2f} times the ticket's step, and the "
-            f"ticket is {abs(gap):.2f} points {'more' if gap >= 0 else 'less'} accurate."
+            f"At level {level} ({ticket.density:.1%}) {arm} stops early at {sooner:.2f} times the ticket's step, and "
+            f"the ticket is {abs(gap):.2f} points {'more' if gap >= 0 else 'less'} accurate."
         )
     return sentences
 
