@@ -85,6 +85,9 @@ def _own_config(command: str, words: Sequence[str]) -> Path | None:
     """The config.yaml of the run that the words go on with (--resume) or look into (--ckpt_path, a level's folder)."""
     if command == "fit" and (folder := value_of("--resume", words)):
         return run_folder.check_run(Path(folder)) / run_folder.CONFIG
-    if command in ("validate", "test") and (path := value_of("--ckpt_path", words)) and Path(path).is_dir():
-        return run_folder.run_of(Path(path)) / run_folder.CONFIG
+    if command in ("validate", "test") and (path := value_of("--ckpt_path", words)):
+        if not Path(path).exists():
+            raise UserError(f"{path} does not exist: give a level's folder of a run, or a checkpoint file.")
+        if Path(path).is_dir():
+            return run_folder.run_of(Path(path)) / run_folder.CONFIG
     return None

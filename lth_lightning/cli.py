@@ -1,6 +1,7 @@
 """The command line: a LightningCLI whose `fit` is a run of a PruningLoop."""
 
 import logging
+import re
 import signal
 import sys
 import warnings
@@ -13,19 +14,19 @@ import pytorch_lightning as pl
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from rich.console import Console
 
 import lth_lightning.callbacks
 import lth_lightning.data
 import lth_lightning.models
 import lth_lightning.pruning  # noqa: F401  importing these gives their classes short names in YAML
 from lth_lightning import arguments, resume
-from lth_lightning.callbacks import PruningLoop
+from lth_lightning.callbacks import Control, PruningLoop
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.estimate import describe
 from lth_lightning.callbacks.trainer import is_rank_zero
 from lth_lightning.errors import UserError
+from lth_lightning.pruning import Score
 from lth_lightning.pruning.rewind import check_fits
 from lth_lightning.pruning.ticket import read_format
 from lth_lightning.results import Training
@@ -133,13 +134,12 @@ class LTHCLI(LightningCLI):
 
     def fit(self, model: pl.LightningModule, datamodule: pl.LightningDataModule | None = None) -> None:
         """The whole run."""
-        console = Console(highlight=False)
-        display = Display(console)
+        display = Display()
         loop: PruningLoop = self._init["pruning"]
         seed: int = self._init["seed_everything"]
         if self._init["dry_run"]:
             driver = Driver(loop, self._make_trainer, self._make_model, datamodule, seed=seed, display=display)
-            describe(driver, console)
+            describe(driver, display.console)
             return
         config = self._resolved()
         folder = self._init["resume"]
@@ -161,7 +161,7 @@ class LTHCLI(LightningCLI):
             if loop.folder:
                 resume.remember(loop.folder)
         if records:
-            console.print(results_table(records))
+            display.console.print(results_table(records))
             display.note(verdict(records))
             display.note(f"Curves: tensorboard --logdir {loop.folder}   Table: {loop.folder}/results.csv")
 
@@ -236,8 +236,29 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str) -> int:
-    _say("lth: " + " ".join(message.split()))
+    _say("lth: " + _plain(" ".join(message.split())))
     return 2
+
+
+def _plain(message: str) -> str:
+    """The parser's message in a user's words, where it is about a class."""
+    if found := re.search(r"Problem with given class_path '(\S+)': (.+?)(?: - Expected|$)", message):
+        return f"{found[1]}: {found[2]}."
+    found = re.search(r'Parser key "(?:\w+\.)*?(\w+)".*Expected a dot import path string: (\S+)', message)
+    bases = {"model": pl.LightningModule, "data": pl.LightningDataModule, "score": Score, "controls": Control}
+    if found is None or found[1] not in bases:
+        return message
+    ours = [kind for kind in _subclasses(bases[found[1]]) if kind.__module__.startswith("lth_lightning.")]
+    known = ", ".join(sorted(kind.__name__ for kind in ours))
+    return (
+        f"There is no class '{found[2]}' for {found[1]}: give one of {known}, "
+        "or the import path of your own, such as my_file.MyClass."
+    )
+
+
+def _subclasses(base: type) -> set[type]:
+    direct = set(base.__subclasses__())
+    return direct.union(*(_subclasses(kind) for kind in direct))
 
 
 def _say(text: str) -> None:

@@ -20,6 +20,8 @@ class Display:
 
     def __init__(self, console: Console | None = None, enabled: bool = True) -> None:
         self.console = console or Console(highlight=False)
+        if not self.console.is_terminal:
+            self.console.width = 120  # of a file or a pipe, where 80 would be assumed
         self._enabled = enabled
         self._bars: Progress | None = None
         self._run: TaskID | None = None

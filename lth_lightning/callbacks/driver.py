@@ -132,6 +132,8 @@ class Driver:
         done = read_records(self.folder) if is_main else []
         if is_main:
             write_table(self.folder, done)
+            # At the end: at the start another rank of a run that goes on may be writing already.
+            run_folder.tidy(self.folder)
         return done
 
     def _is_stopped(self, training: Training) -> bool:

@@ -1,7 +1,7 @@
 """PruningLoop: the options of a run, and what it does within each fit."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,12 @@ class PruningLoop(Callback):
         until_density: float | None = None,
         rates: dict[str, float] = PAPER_RATES,
         scope: Scope = "layer",
-        exclude: Sequence[str] = (),
+        exclude: list[str] | None = None,
         score: Score = Magnitude(),  # noqa: B008  stateless
         one_shot: bool = False,
         grid: list[float] | None = None,
         rewind_step: int = 0,
-        controls: Sequence[Control] = (),
+        controls: list[Control] | None = None,
         replicates: int = 1,
         ticket: str | None = None,
         evaluate_every: int = 100,
@@ -88,12 +88,12 @@ class PruningLoop(Callback):
         self.until_density = until_density
         self.rates = dict(rates)
         self.scope = scope
-        self.exclude = list(exclude)
+        self.exclude = list(exclude or [])
         self.score = score
         self.one_shot = one_shot
         self.grid = grid
         self.rewind_step = rewind_step
-        self.controls = list(controls)
+        self.controls = list(controls or [])
         self.replicates = replicates
         self.ticket = ticket
         self.evaluate_every = evaluate_every
@@ -167,6 +167,8 @@ class PruningLoop(Callback):
         self._began = time.monotonic()
         self._metrics = MetricsFile(training.folder / METRICS, self.test_curve)
         self.watch = FitWatch()
+        # A fit that is resumed from its last step's checkpoint never starts, so `on_train_start` sets nothing.
+        self._detach: Callable[[], None] = lambda: None
         return self.watch
 
     @property

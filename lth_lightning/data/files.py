@@ -1,5 +1,6 @@
 """The original files of a data set: found, unpacked, or refused with one line that says what to do."""
 
+import contextlib
 import gzip
 import http.client
 import zlib
@@ -56,10 +57,15 @@ def missing(name: str, root: str, why: str = "") -> UserError:
 
 
 def download(name: str, root: str, fetch: Callable[[], object]) -> None:
-    """Run torchvision's download. Raises UserError, as `missing`, where it fails."""
+    """Run torchvision's download. Raises UserError, as `missing`, where it fails, and leaves no empty folder behind."""
+    folder = Path(root).absolute()
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         fetch()
     except DOWNLOAD_ERRORS as error:
+        for path in [*sorted(folder.rglob("*"), reverse=True), *made]:
+            with contextlib.suppress(OSError):
+                path.rmdir()
         raise missing(name, root, f"the download failed: {one_line(error)}") from None
 
 

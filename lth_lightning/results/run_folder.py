@@ -98,3 +98,12 @@ def run_of(level: Path) -> Path:
 def finished(training: Training) -> bool:
     """A training is done when its result.json, written last, exists."""
     return (training.folder / RESULT).exists()
+
+
+def tidy(run: Path) -> None:
+    """Remove what killed processes left in a run that has ended: halves of files, and finished trainings' checkpoints."""
+    for pattern in (".*.tmp", ".rewind.ckpt", ".start_*.ckpt"):
+        for path in run.rglob(pattern):
+            path.unlink(missing_ok=True)
+    for path in run.rglob(RESULT):
+        path.with_name(CHECKPOINT).unlink(missing_ok=True)

@@ -27,7 +27,7 @@ def results_table(records: Sequence[Record]) -> Table:
         "test acc % there",
         "test acc % at the end",
     ):
-        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name == "arm" else "right", overflow="fold")
     level = None
     for point in points:
         first = point.level != level
