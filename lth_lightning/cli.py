@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import lth_lightning.callbacks
 import lth_lightning.data
@@ -127,7 +128,12 @@ class LTHCLI(LightningCLI):
         return self.parser.instantiate_classes(self.config)[self.subcommand]
 
     def _make_trainer(self, training: Training | None = None) -> pl.Trainer:
-        return self.trainer_class(**self._instantiate()["trainer"])
+        options = self._instantiate()["trainer"]
+        try:
+            trainer: pl.Trainer = self.trainer_class(**options)
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise UserError(f"The trainer's settings do not work: {error}") from None
+        return trainer
 
     def _make_model(self) -> pl.LightningModule:
         return self._instantiate()["model"]
@@ -216,7 +222,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         LTHCLI(arguments.prepare(sys.argv[1:] if args is None else args))
         return 0
-    except (UserError, ArgumentError) as error:
+    except (UserError, ArgumentError, MisconfigurationException) as error:
         return _complain(str(error))
     except OSError as error:
         return _complain(
@@ -257,7 +263,7 @@ def _plain(message: str) -> str:
 
 
 def _subclasses(base: type) -> set[type]:
-    direct = set(base.__subclasses__())
+    direct: set[type] = set(base.__subclasses__())
     return direct.union(*(_subclasses(kind) for kind in direct))
 
 

@@ -78,6 +78,8 @@ class Driver:
         self.schedule = self.loop.schedule_for(model, self.ticket)
         self.origins = Origins(self.loop, self.make_model, self.seed, self.ticket, self.schedule)
         plan_trainings(Path(), self.loop.replicates, self.schedule.levels[-1], self.loop.controls)
+        if self.datamodule is None and not trainers.gives(model, "train_dataloader"):
+            raise UserError("There is no data to train on: name a data module, such as --data MNIST or --data Digits.")
         if self.datamodule is not None:
             if trainers.is_rank_zero():
                 self.datamodule.prepare_data()
@@ -165,10 +167,17 @@ class Driver:
             trainer.fit(model, datamodule=self.datamodule, ckpt_path=str(checkpoint) if use_checkpoint else None)
         if not is_main:
             (training.replicate_folder / f".start_{trainer.global_rank}.ckpt").unlink(missing_ok=True)
+        if start.step == 0 < trainer.global_step <= self.loop.rewind_step and training.is_ticket and not watch.diverged:
+            # Where epochs limit a training its steps are known only now.
+            raise UserError(
+                f"pruning.rewind_step is {self.loop.rewind_step}, but a training has {trainer.global_step} steps: "
+                "rewind to an earlier one."
+            )
         if (
             watch.last.get("step") != trainer.global_step
             and not watch.diverged
-            and trainers.has_step(model, "validation_step")
+            and trainers.gives(model, "validation_step")
+            and trainers.gives(self.datamodule or model, "val_dataloader")
         ):
             # An ordinary module's last step need not be an evaluation's.
             trainer.loggers = []

@@ -5,7 +5,7 @@ from typing import Any
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 
 from lth_lightning.callbacks.fit_watch import FitWatch
-from lth_lightning.callbacks.trainer import has_step
+from lth_lightning.callbacks.trainer import gives
 from lth_lightning.pruning.rewind import Weights
 from lth_lightning.results.curve import shortest
 
@@ -48,19 +48,14 @@ def _evaluate(
 ) -> dict[str, float | None]:
     found: dict[str, Any] = {}
     source = datamodule or model
-    if has_step(model, "test_step") and _gives(source, "test_dataloader"):
+    if gives(model, "test_step") and gives(source, "test_dataloader"):
         for logged in trainer.test(model, datamodule=datamodule, verbose=False):
             found |= logged
-    if train_accuracy and has_step(model, "validation_step"):
+    if train_accuracy and gives(model, "validation_step"):
         make = getattr(source, "train_eval_dataloader", source.train_dataloader)
         for logged in trainer.validate(model, dataloaders=make(), verbose=False):
             found["train_acc"] = logged.get("val_acc")
     return {name: shortest(found.get(name)) for name in ("test_loss", "test_acc", "train_acc")}
-
-
-def _gives(source: LightningDataModule | LightningModule, name: str) -> bool:
-    base = LightningDataModule if isinstance(source, LightningDataModule) else LightningModule
-    return getattr(type(source), name) is not getattr(base, name)
 
 
 def _prefixed(prefix: str, numbers: dict[str, float | None]) -> dict[str, float | None]:

@@ -181,6 +181,7 @@ class PruningLoop(Callback):
         self._mask = trainer.strategy.broadcast(self._mask)
         self._keeper = MaskKeeper(pl_module, self._mask)
         self._detach = self._keeper.attach(trainer.optimizers)
+        self._step = trainer.global_step
         if trainer.is_global_zero:
             self._metrics.cut(trainer.global_step)
 
@@ -203,8 +204,10 @@ class PruningLoop(Callback):
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor):
             self.watch.batch(loss, len(batch[1]) if self._long_batches else 1)
-        if self._training.is_ticket and self._training.level == 0 and 0 < self.rewind_step == step:
+        # Batches that are accumulated for step k + 1 end at step k as well: its own is the first.
+        if step != self._step and self._training.is_ticket and self._training.level == 0 and step == self.rewind_step:
             self._save_rewind_point(trainer)
+        self._step = step
         if not self._long_batches and trainer.is_global_zero:
             self._display.step(step)
 
@@ -214,7 +217,11 @@ class PruningLoop(Callback):
         row = self.evaluated(trainer, pl_module)
         if self.watch.diverged:
             trainer.should_stop = True
-        elif row["step"] - self._saved_step >= self.checkpoint_every:  # type: ignore[operator]
+        elif (
+            row["step"] - self._saved_step >= self.checkpoint_every  # type: ignore[operator]
+            # A checkpoint holds no gradients: none within an accumulation.
+            and not trainer.fit_loop._should_accumulate()
+        ):
             self._saved_step = trainer.global_step
             trainer.save_checkpoint(self._training.folder / CHECKPOINT)  # type: ignore[union-attr]
 

@@ -50,6 +50,8 @@ class EpochReplay:
 def replaying(source: LightningDataModule | LightningModule, trainer: Trainer, seed: int) -> Iterator[None]:
     """Within it, `source.train_dataloader` gives an `EpochReplay`. A collection of loaders is left as it is."""
     original = source.train_dataloader
+    # `LightningDataModule.from_datasets` gives its loaders to the object, not to a class.
+    is_own = "train_dataloader" in vars(source)
 
     @functools.wraps(original)
     def train_dataloader() -> Any:
@@ -66,4 +68,7 @@ def replaying(source: LightningDataModule | LightningModule, trainer: Trainer, s
     try:
         yield
     finally:
-        del source.train_dataloader
+        if is_own:
+            source.train_dataloader = original  # type: ignore[method-assign]
+        else:
+            del source.train_dataloader

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, ModelSummary, ProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
@@ -104,9 +104,11 @@ def _default_logger(logger: object, trainer: Trainer) -> bool:
     return own and logger.save_dir == trainer.default_root_dir and logger.name == "lightning_logs"  # type: ignore[attr-defined]
 
 
-def has_step(model: LightningModule, name: str) -> bool:
-    """Whether the module defines `name` (`validation_step`, `test_step`) itself."""
-    return getattr(type(model), name) is not getattr(LightningModule, name)
+def gives(source: LightningDataModule | LightningModule, name: str) -> bool:
+    """Whether `source` defines the hook `name`, such as `test_dataloader`, itself."""
+    base = LightningDataModule if isinstance(source, LightningDataModule) else LightningModule
+    # An object may have a hook that its class has not: `LightningDataModule.from_datasets` makes such ones.
+    return name in vars(source) or getattr(type(source), name) is not getattr(base, name)
 
 
 def logger_for(run: Path, version: str, purge_step: int | None) -> TensorBoardLogger:

@@ -101,7 +101,7 @@ def finished(training: Training) -> bool:
 
 
 def tidy(run: Path) -> None:
-    """Remove what killed processes left in a run that has ended: halves of files, and finished trainings' checkpoints."""
+    """Remove what killed processes left in a run that has ended: half files, and finished trainings' checkpoints."""
     for pattern in (".*.tmp", ".rewind.ckpt", ".start_*.ckpt"):
         for path in run.rglob(pattern):
             path.unlink(missing_ok=True)

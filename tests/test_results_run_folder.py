@@ -1,0 +1,216 @@
+"""A run owns its folder: two runs never share one, and what is no run is told so."""
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from threading import Barrier as ThreadBarrier
+
+import pytest
+import torch.distributed as dist
+
+from lth_lightning.errors import UserError
+from lth_lightning.results import Record, Training
+from lth_lightning.results import run_folder as folders
+from lth_lightning.results.run_folder import check_run, claim, finished, run_of, tidy, unshare
+
+fork = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch) -> Iterator[None]:
+    """A claim tells child processes by the environment; each test starts and ends without one."""
+    for name in ("LTH_RUN_FOLDER", "RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    unshare()
+
+
+def claim_anew(experiment: str, root: Path) -> Path:
+    unshare()
+    return claim(experiment, root)
+
+
+def test_versions_count_up(tmp_path):
+    claimed = [claim_anew("lenet", tmp_path / "logs") for _ in range(12)]
+    assert claimed == [tmp_path / "logs" / "lenet" / f"version_{n}" for n in range(12)]
+    assert all(folder.is_dir() for folder in claimed)
+    assert claim_anew("conv2", tmp_path / "logs").name == "version_0"
+
+
+def test_a_version_follows_the_highest_as_a_number_and_gaps_stay(tmp_path):
+    for name in ("version_2", "version_10", "version_x", "version_", "my_version_99", "version_11.bak"):
+        (tmp_path / "lenet" / name).mkdir(parents=True)
+    assert claim_anew("lenet", tmp_path).name == "version_11"
+
+
+def test_the_root_is_lightning_logs_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert claim("lenet") == Path("lightning_logs/lenet/version_0")
+    assert (tmp_path / "lightning_logs" / "lenet" / "version_0").is_dir()
+
+
+def test_processes_started_for_further_devices_get_the_same_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = claim("lenet", Path("logs"))
+    monkeypatch.chdir("/")
+    # They inherit the environment, maybe not the working directory.
+    assert claim("lenet", Path("logs")) == tmp_path / folder
+    unshare()
+    unshare()
+    assert claim("lenet", tmp_path / "logs").name == "version_1"
+
+
+def _claim_at_once(root: Path, barrier: Barrier, results: "multiprocessing.queues.Queue[str]") -> None:
+    barrier.wait(timeout=30)
+    for _ in range(5):
+        results.put(claim_anew("lenet", root).name)
+
+
+def test_processes_that_claim_at_once_get_different_folders(tmp_path):
+    barrier, results = fork.Barrier(6), fork.Queue()
+    processes = [fork.Process(target=_claim_at_once, args=(tmp_path, barrier, results)) for _ in range(6)]
+    for process in processes:
+        process.start()
+    claimed = [results.get(timeout=30) for _ in range(30)]
+    for process in processes:
+        process.join(timeout=30)
+    assert sorted(claimed, key=lambda name: int(name.split("_")[1])) == [f"version_{n}" for n in range(30)]
+
+
+def test_threads_that_claim_at_once_get_different_folders(tmp_path):
+    barrier = ThreadBarrier(8)
+
+    def work(_: int) -> list[Path]:
+        barrier.wait(timeout=30)
+        # Below `claim`, whose word to child processes is one for the whole process.
+        return [folders._next_version(tmp_path, "lenet") for _ in range(10)]
+
+    with ThreadPoolExecutor(8) as pool:
+        claimed = [folder for part in pool.map(work, range(8)) for folder in part]
+    assert len(set(claimed)) == 80
+    assert all(folder.is_dir() for folder in claimed)
+
+
+def _claim_as_rank(rank: int, port: int, root: Path, results: "multiprocessing.queues.Queue[tuple[int, str]]") -> None:
+    os.environ.update(
+        RANK=str(rank),
+        WORLD_SIZE="3",
+        TORCHELASTIC_RUN_ID="none",
+        TORCHELASTIC_USE_AGENT_STORE="True",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    results.put((rank, str(claim("lenet", root))))
+
+
+def test_ranks_under_torchrun_get_the_folder_of_rank_0(tmp_path):
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's agent holds it
+    results = fork.Queue()
+    processes = [fork.Process(target=_claim_as_rank, args=(rank, store.port, tmp_path, results)) for rank in (2, 1, 0)]
+    for process in processes:
+        process.start()
+    claimed = dict(results.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join(timeout=30)
+    del store
+    assert claimed == dict.fromkeys((0, 1, 2), str(tmp_path / "lenet" / "version_0"))
+    assert os.listdir(tmp_path / "lenet") == ["version_0"]
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_folder_that_cannot_be_written_is_one_line_that_says_what_to_do(tmp_path, below):
+    (tmp_path / "file").write_text("no folder")
+    root = tmp_path / "file" / below
+    with pytest.raises(UserError) as error:
+        claim("lenet", root)
+    text = str(error.value)
+    assert str(root / "lenet") in text
+    assert "--logs" in text
+    assert "\n" not in text
+    assert "LTH_RUN_FOLDER" not in os.environ
+
+
+def test_an_experiment_that_is_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "lenet").write_text("no folder")
+    with pytest.raises(UserError, match="cannot be written"):
+        claim("lenet", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["lenet", "lenet-300.v2", "a_b+c", "3", "..."])
+def test_plain_names_are_experiments(tmp_path, name):
+    assert claim(name, tmp_path) == tmp_path / name / "version_0"
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a b", "a/b", "../other", "/other", "a\\b", "x\n", "*", "a:b", "lenet/"]
+)
+def test_other_names_are_refused_and_nothing_is_made(tmp_path, name):
+    root = tmp_path / "logs"
+    with pytest.raises(UserError, match="cannot name an experiment"):
+        claim(name, root)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_run_has_a_config(tmp_path):
+    with pytest.raises(UserError, match=r"is no run.*config\.yaml"):
+        check_run(tmp_path)
+    with pytest.raises(UserError, match="is no run"):
+        check_run(tmp_path / "missing")
+    (tmp_path / "config.yaml").write_text("")
+    assert check_run(tmp_path) == tmp_path
+
+
+def test_a_level_belongs_to_the_run_three_folders_up(tmp_path, monkeypatch):
+    level = tmp_path / "version_0" / "replicate_0" / "ticket" / "level_03"
+    level.mkdir(parents=True)
+    with pytest.raises(UserError, match="no level of a run"):
+        run_of(level)
+    (tmp_path / "version_0" / "config.yaml").write_text("")
+    assert run_of(level) == (tmp_path / "version_0").resolve()
+    with pytest.raises(UserError, match="no level of a run"):
+        run_of(level.parent)
+    with pytest.raises(UserError, match="no level of a run"):
+        run_of(Path("/"))
+    monkeypatch.chdir(level)
+    assert run_of(Path(".")) == (tmp_path / "version_0").resolve()
+
+
+def test_a_training_is_finished_once_its_result_exists(tmp_path):
+    training = Training(0, "ticket", 0, 1, tmp_path)
+    assert not finished(training)
+    training.folder.mkdir(parents=True)
+    (training.folder / "mask.pt").write_bytes(b"")
+    assert not finished(training)
+    Record(0, "ticket", 0, 1, "ok", 10, 8, 0.8, 5).write(training.folder)
+    assert finished(training)
+    assert not finished(training.ticket(2))
+
+
+def test_tidying_takes_what_killed_processes_left_and_nothing_else(tmp_path):
+    stay = [
+        "config.yaml",
+        "results.csv",
+        "replicate_0/rewind.pt",
+        "replicate_0/ticket/level_00/result.json",
+        "replicate_0/ticket/level_00/trained.pt",
+        "replicate_0/ticket/level_00/metrics.csv",
+        "replicate_0/ticket/level_01/mask.pt",
+        "replicate_0/ticket/level_01/last.ckpt",
+    ]
+    go = [
+        ".results.csv.123.tmp",
+        "replicate_0/.rewind.ckpt",
+        "replicate_0/.start_1.ckpt",
+        "replicate_0/ticket/level_00/last.ckpt",
+        "replicate_0/ticket/level_00/.trained.pt.99.tmp",
+    ]
+    for name in (*stay, *go):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    tidy(tmp_path)
+    tidy(tmp_path)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == set(stay)

@@ -1,0 +1,264 @@
+"""Means, ranges, winning tickets and the sentences about them, against numbers worked out by hand."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from lth_lightning.results import Record
+from lth_lightning.results.summary import Point, Spread, summarize, verdict, winning_levels
+from lth_lightning.results.terminal import results_table
+
+DENSITY = {0: 1.0, 1: 0.8, 2: 0.64, 3: 0.512, 4: 0.4096}
+
+
+def record(
+    level: int,
+    step: int | None = 1_000,
+    acc: float | None = 0.98,
+    *,
+    arm: str = "ticket",
+    replicate: int = 0,
+    trial: int = 0,
+    status: str = "ok",
+    final: float | None = None,
+    density: float | None = None,
+) -> Record:
+    density = DENSITY[level] if density is None else density
+    left = round(1_000 * density)
+    return Record(
+        replicate, arm, trial, level, status, 1_000, left, density, 5_000,
+        early_stop_step=step, early_stop_test_acc=acc, final_test_acc=final,
+    )  # fmt: skip
+
+
+def test_points_are_means_and_ranges_over_replicates():
+    points = summarize(
+        [
+            record(0, 1_000, 0.5, replicate=0, final=0.5),
+            record(0, 1_300, 0.75, replicate=1, final=0.25),
+            record(0, 700, 1.0, replicate=2, final=0.75),
+        ]
+    )
+    assert points == [
+        Point(
+            level=0, arm="ticket", density=1.0, trials=3, diverged=0,
+            early_stop_step=Spread(1_000, 700, 1_300),
+            early_stop_test_acc=Spread(0.75, 0.5, 1.0),
+            final_test_acc=Spread(0.5, 0.25, 0.75),
+        )
+    ]  # fmt: skip
+
+
+def test_points_stand_level_by_level_the_ticket_first():
+    arms = ["ticket", "random_reinit", "a_control"]
+    records = [record(level, arm=arm, density=0.5) for arm in arms for level in (10, 9, 0)]
+    expected = [(level, arm) for level in (0, 9, 10) for arm in ("ticket", "a_control", "random_reinit")]
+    assert [(point.level, point.arm) for point in summarize(records)] == expected
+
+
+def test_trials_of_a_control_are_averaged_with_its_replicates():
+    records = [record(1, 100 * n, arm="reinit", replicate=n // 3, trial=n % 3) for n in range(6)]
+    (point,) = summarize(records)
+    assert point.trials == 6
+    assert point.early_stop_step == Spread(250, 0, 500)
+
+
+def test_diverged_trainings_are_counted_and_not_averaged():
+    (point,) = summarize(
+        [record(0, 100, 0.9), record(0, 300, 0.7, replicate=1), record(0, 9_999, 0.1, replicate=2, status="diverged")]
+    )
+    assert (point.trials, point.diverged) == (2, 1)
+    assert point.early_stop_step == Spread(200, 100, 300)
+    assert point.early_stop_test_acc is not None
+    assert point.early_stop_test_acc.mean == pytest.approx(0.8)
+
+
+def test_a_level_whose_trainings_all_diverged_has_no_numbers():
+    (point,) = summarize([record(3, status="diverged")])
+    assert (point.trials, point.diverged, point.early_stop_step, point.early_stop_test_acc) == (0, 1, None, None)
+
+
+def test_missing_metrics_are_left_out_of_the_mean():
+    (point,) = summarize([record(0, 100, None), record(0, None, 0.5, replicate=1)])
+    assert point.trials == 2
+    assert point.early_stop_step == Spread(100, 100, 100)
+    assert point.early_stop_test_acc == Spread(0.5, 0.5, 0.5)
+    assert point.final_test_acc is None
+
+
+def test_a_step_of_zero_is_a_number():
+    (point,) = summarize([record(0, 0, 0.0)])
+    assert point.early_stop_step == Spread(0, 0, 0)
+    assert point.early_stop_test_acc == Spread(0, 0, 0)
+
+
+def test_no_records_have_no_points():
+    assert summarize([]) == []
+
+
+DENSE = record(0, 1_000, 0.98)
+
+
+@pytest.mark.parametrize(
+    ("step", "acc", "wins"),
+    [
+        (1_000, 0.98, True),
+        (900, 0.98, True),
+        (1_000, 0.981, True),
+        (1_001, 0.99, False),
+        (500, 0.9799, False),
+        (None, 0.99, False),
+        (500, None, False),
+    ],
+)
+def test_a_winning_ticket_is_as_accurate_and_no_later(step, acc, wins):
+    points = summarize([DENSE, record(1, step, acc), record(2, 2_000, 0.5)])
+    winners = winning_levels(points)
+    assert winners is not None
+    assert [point.level for point in winners] == ([1] if wins else [])
+
+
+def test_means_decide_not_single_replicates():
+    records = [
+        *(record(0, 1_000, acc, replicate=n) for n, acc in enumerate((0.97, 0.98))),
+        *(record(1, step, acc, replicate=n) for n, (step, acc) in enumerate(((1_500, 0.96), (400, 1.0)))),
+        *(record(2, step, acc, replicate=n) for n, (step, acc) in enumerate(((1_500, 0.99), (600, 0.99)))),
+    ]
+    winners = winning_levels(summarize(records))
+    assert winners is not None
+    assert [point.level for point in winners] == [1]
+
+
+def test_controls_are_no_tickets():
+    winners = winning_levels(summarize([DENSE, record(1, 2_000), record(1, 10, 1.0, arm="reinit")]))
+    assert winners == []
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [],
+        [DENSE],
+        [record(1), record(2)],
+        [DENSE, record(1, arm="reinit")],
+        [record(0, arm="reinit"), record(1)],
+        [record(0, None), record(1)],
+        [record(0, acc=None), record(1)],
+        [record(0, status="diverged"), record(1)],
+        [DENSE, record(1, None), record(2, acc=None), record(3, status="diverged")],
+        [record(0, density=0.9), record(1)],
+    ],
+    ids=[
+        "nothing",
+        "dense only",
+        "no level 0",
+        "no tickets",
+        "level 0 of a control",
+        "no dense step",
+        "no dense accuracy",
+        "dense diverged",
+        "no numbers",
+        "level 0 is a ticket",
+    ],
+)
+def test_without_the_numbers_there_is_no_verdict(records):
+    assert winning_levels(summarize(records)) is None
+    assert (
+        verdict(records) == "No verdict: it needs a dense level 0, a pruned level, and val_loss and test_acc of both."
+    )
+
+
+def test_the_verdict_names_winning_levels_and_how_small_they_are():
+    records = [DENSE, record(1, 900), record(2, 800), record(3, 1_100), record(4, 1_000, 0.99)]
+    assert verdict(records) == (
+        "Winning tickets at levels 1-2, 4, down to 41.0% of the weights: at least the dense network's test accuracy at "
+        "early stop, no later (a single replicate, so chance is not excluded)."
+    )
+
+
+def test_the_verdict_of_one_level_is_singular_and_says_how_many_replicates():
+    records = [record(level, step, replicate=n) for n in range(3) for level, step in ((0, 1_000), (1, 1_100), (2, 900))]
+    assert verdict(records) == (
+        "Winning tickets at level 2, down to 64.0% of the weights: at least the dense network's test accuracy at "
+        "early stop, no later (the mean of 3 replicates)."
+    )
+
+
+def test_the_verdict_says_when_no_ticket_won():
+    assert verdict([DENSE, record(1, 1_100)]) == (
+        "No winning ticket: no level matches the dense network's test accuracy at early stop as early "
+        "(a single replicate, so chance is not excluded)."
+    )
+
+
+def test_each_control_is_compared_at_the_sparsest_winning_level_that_it_has():
+    records = [
+        DENSE,
+        record(1, 800, 0.985),
+        record(2, 500, 0.985),
+        record(3, 2_000, 0.9),
+        record(1, 1_600, 0.98, arm="random_reinit"),
+        record(2, 1_200, 0.975, arm="random_reinit"),
+        record(2, 1_300, 0.975, arm="random_reinit", trial=1),
+        record(3, 4_000, 0.8, arm="random_reinit"),
+        record(1, 600, 0.99, arm="random_mask"),
+    ]
+    said = verdict(records).split("chance is not excluded). ")[1]
+    assert said == (
+        "At level 1 (80.0%) random_mask stops early at 0.75 times the ticket's step, and the ticket is 0.50 points "
+        "less accurate. At level 2 (64.0%) random_reinit stops early at 2.50 times the ticket's step, and the ticket is "
+        "1.00 points more accurate."
+    )
+
+
+def test_without_a_winner_a_control_is_compared_at_the_sparsest_level():
+    records = [DENSE, record(1, 2_000), record(2, 3_000, 0.9), *(record(n, 6_000, 0.9, arm="reinit") for n in (1, 2))]
+    assert verdict(records).endswith(
+        "At level 2 (64.0%) reinit stops early at 2.00 times the ticket's step, and the ticket is 0.00 points more "
+        "accurate."
+    )
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        record(1, arm="reinit", status="diverged"),
+        record(1, None, arm="reinit"),
+        record(1, acc=None, arm="reinit"),
+        record(4, arm="reinit"),
+    ],
+    ids=["diverged", "no step", "no accuracy", "a level the ticket has not"],
+)
+def test_a_control_that_cannot_be_compared_is_passed_over(control):
+    assert "reinit" not in verdict([DENSE, record(1, 900), control])
+
+
+def test_a_ticket_that_stops_at_step_0_divides_nothing_by_zero():
+    assert "300.00 times" in verdict([DENSE, record(1, 0), record(1, 300, arm="reinit")])
+
+
+def lines(records: list[Record]) -> list[list[str]]:
+    """The cells of the printed table, without its title."""
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(results_table(records))
+    return [line.split() for line in console.export_text().splitlines()[1:]]
+
+
+def test_the_table_gives_percents_ranges_and_stars():
+    records = [
+        record(0, 1_000, 0.98, final=0.981),
+        record(0, 1_100, 0.97, replicate=1, final=0.981),
+        record(1, 900, 0.98, final=0.99),
+        record(1, 9, 0.1, replicate=1, status="diverged"),
+        record(1, 2_000, None, arm="reinit"),
+    ]
+    assert lines(records)[1:] == [
+        ["0", "100.0%", "ticket", "2", "1050", "(1000-1100)", "97.50", "(97.00-98.00)", "98.10"],
+        ["1", "80.0%", "ticket", "*", "1", "(+1", "diverged)", "900", "98.00", "99.00"],
+        ["reinit", "1", "2000", "-", "-"],
+    ]
+
+
+def test_the_table_of_no_records_is_empty():
+    assert lines([])[1:] == []
