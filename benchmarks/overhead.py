@@ -3,8 +3,8 @@
     python -m benchmarks.overhead [--steps 3000] [--pairs 5] [--threads 1] [--device cpu]
 
 Runs one LeNet-300-100 level of MNIST's shape with everything on (evaluation every 100 steps, early-stop snapshot,
-checkpoints, TensorBoard, metrics.csv, results), and a hand-written PyTorch loop, in turns, and prints the ratio of their
-times pair by pair. The images are random numbers, so nothing needs to be downloaded.
+checkpoints, TensorBoard, metrics.csv, results), and a hand-written PyTorch loop, in turns, and prints the ratio of
+their times pair by pair. The images are random numbers, so nothing needs to be downloaded.
 """
 
 import argparse

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from lth_lightning.errors import UserError
 from lth_lightning.results import run_folder
 
@@ -54,6 +56,10 @@ def _alias(word: str) -> str:
 
 def _config(name: str) -> str:
     if Path(name).is_file():
+        try:
+            yaml.safe_load(Path(name).read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{name} is no YAML: {error}") from None
         return name
     shipped = config_folder() / f"{name}.yaml"
     if shipped.is_file():

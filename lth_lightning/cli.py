@@ -131,7 +131,7 @@ class LTHCLI(LightningCLI):
         options = self._instantiate()["trainer"]
         try:
             trainer: pl.Trainer = self.trainer_class(**options)
-        except (MisconfigurationException, ValueError, TypeError) as error:
+        except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
             raise UserError(f"The trainer's settings do not work: {error}") from None
         return trainer
 
@@ -231,7 +231,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say(f"\nStopped. {resume.advice()}")
         return 130
-    except BaseException:
+    except BaseException as error:
+        if not terminated and (mistake := _mistake_behind(error)):
+            return _complain(str(mistake))
         # Under SIGTERM another process's end can surface here as an error of the connection to it.
         if not terminated:
             raise
@@ -239,6 +241,13 @@ def main(args: Sequence[str] | None = None) -> int:
         return 143
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _mistake_behind(error: BaseException | None) -> UserError | None:
+    """The UserError that `error` was raised for: the parser wraps what a class's `__init__` raises."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _complain(message: str) -> int:

@@ -209,6 +209,7 @@ def test_a_start_mask_is_pruned_further_and_its_other_layers_stay():
     schedule = Schedule.of(model, 1, start=start, exclude=["0.*"])
     mask = schedule.prune(1, start, model.state_dict(), model.state_dict())
     assert torch.equal(mask["0.weight"], start["0.weight"])
+    assert mask["0.weight"].data_ptr() != start["0.weight"].data_ptr()
     for pool, keep in zip(schedule.pools, schedule.kept[1], strict=True):
         (name,) = pool.members
         left = int(start[name].sum())

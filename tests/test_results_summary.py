@@ -207,8 +207,8 @@ def test_each_control_is_compared_at_the_sparsest_winning_level_that_it_has():
     said = verdict(records).split("chance is not excluded). ")[1]
     assert said == (
         "At level 1 (80.0%) random_mask stops early at 0.75 times the ticket's step, and the ticket is 0.50 points "
-        "less accurate. At level 2 (64.0%) random_reinit stops early at 2.50 times the ticket's step, and the ticket is "
-        "1.00 points more accurate."
+        "less accurate. At level 2 (64.0%) random_reinit stops early at 2.50 times the ticket's step, and the ticket "
+        "is 1.00 points more accurate."
     )
 
 

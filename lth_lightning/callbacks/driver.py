@@ -92,6 +92,8 @@ class Driver:
             )
         trainer = self.make_trainer(Training(0, "ticket", 0, 0, Path()))
         trainers.refuse_unfit(trainer)
+        if hasattr(self.datamodule, "check_devices"):
+            self.datamodule.check_devices(trainer.world_size)
         steps = self._long_steps(trainer, model)
         self.steps = steps or (trainer.max_steps if trainer.max_steps > 0 else None)
         if self.steps and self.loop.rewind_step >= self.steps:

@@ -122,6 +122,14 @@ class TensorDataModule(pl.LightningDataModule):
         """Optimizer steps of one epoch: the last partial batch is dropped. Known before `setup`."""
         return (self.pool_size - self.validation_size) // self.batch_size
 
+    def check_devices(self, count: int) -> None:
+        """Raise UserError where a batch cannot be split evenly over `count` devices."""
+        if self.batch_size % count:
+            raise UserError(
+                f"A batch of {self.batch_size} cannot be split evenly over {count} devices: "
+                f"choose a batch_size that is a multiple of {count}."
+            )
+
     def follow(self, plan: StepPlan | None, with_test: bool = False) -> None:
         """Say how the next training's batches are cut; None gives ordinary batches.
 
@@ -133,11 +141,7 @@ class TensorDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> TrainBatches:
         """Batches of the training set: long ones by the plan, or ordinary ones, normalized and augmented."""
         share = self._share()
-        if self.batch_size % share.world_size:
-            raise UserError(
-                f"A batch of {self.batch_size} cannot be split evenly over {share.world_size} devices: "
-                f"choose a batch_size that is a multiple of {share.world_size}."
-            )
+        self.check_devices(share.world_size)
         images, labels = self._on_device("train")
         augmented = self.augmentation != "none"
 
