@@ -22,14 +22,13 @@ FORMAT = 1
 def read_format(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
     """Read a `.pt` file of a run; raises UserError where it is damaged, of another format, or lacks a `needed` key."""
     content = read_pt(path)
-    if not isinstance(content, dict) or "format" not in content:
-        raise UserError(f"{path} is no file of this kind: it has no format.")
-    if content["format"] != FORMAT:
+    known = isinstance(content, dict) and "format" in content
+    if known and content["format"] != FORMAT:
         raise UserError(
             f"{path} has format {content['format']}, this version reads format {FORMAT}: update lth_lightning."
         )
-    if any(key not in content for key in needed):
-        raise UserError(f"{path} is no file of this kind: it lacks one of {', '.join(needed)}.")
+    if not known or any(key not in content for key in needed):
+        raise UserError(f"{path} is no file of this kind: it lacks one of format, {', '.join(needed)}.")
     return content
 
 
