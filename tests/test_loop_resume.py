@@ -12,17 +12,19 @@ from loop_helpers import (
     TEST,
     TRAIN,
     VAL,
-    StoppedError,
     OwnModule,
     SmallData,
     StopAt,
+    StoppedError,
     WithLoaders,
     assert_same,
     go,
     level,
     load,
+    rows,
     tiny,
 )
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -240,6 +242,31 @@ def test_augmented_images_go_on(tmp_path: Path, flags: dict[str, Any]) -> None:
     for index, stop in enumerate((9, 24)):
         run = interrupted(tmp_path / str(index), settings, stop, ("ticket", 1), **arguments)
         assert_same(run, expected)
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows of a training."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["LeNet", "somebody's own module"])
+def test_curves_past_the_last_checkpoint_are_made_anew(tmp_path: Path, own: bool) -> None:
+    settings = {**OWN, "rates": {"linear": 0.2, "output": 0.1}, "evaluate_every": 5, "checkpoint_every": 10}
+    model, make = (OwnModule, SmallData) if own else (tiny, Digits)
+    expected = whole(tmp_path / "whole", settings, steps=30, model=model, data=make)
+    with pytest.raises(StoppedError):
+        go(tmp_path, settings, steps=30, model=model, data=make(), callbacks=lambda training: [StopAt(25)])
+    run = tmp_path / "run" / "version_0"
+    assert [int(row["step"]) for row in rows(level(run, 0) / "metrics.csv")] == [5, 10, 15, 20, 25]
+    assert load(level(run, 0) / "last.ckpt")["global_step"] == 20
+    go(tmp_path, settings, steps=30, model=model, data=make(), folder=run)
+    assert_same(run, expected)
+    for number in (0, 1):
+        ours, theirs = scalars(level(run, number)), scalars(level(expected, number))
+        assert {"val_loss", "val_acc"} <= set(ours)
+        assert len(ours["val_loss"]) == 6
+        assert ours == theirs
 
 
 class FailAt(pl.Callback):

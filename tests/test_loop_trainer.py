@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from loop_helpers import RATES, StoppedError, OwnModule, SmallData, go, level, load, rows, tiny
+from loop_helpers import RATES, OwnModule, SmallData, StoppedError, go, level, load, rows, tiny
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from rich.console import Console

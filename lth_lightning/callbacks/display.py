@@ -34,7 +34,8 @@ class Display:
     def note(self, text: str) -> None:
         """A line that stays."""
         if self._enabled:
-            self.console.print(text, soft_wrap=True, markup=False)
+            # Words are wrapped for a terminal; a file gets the line as it is.
+            self.console.print(text, soft_wrap=not self.console.is_terminal, markup=False)
 
     def start(self, trainings: int, done: int) -> None:
         """A run of so many trainings begins, or goes on with some `done`."""
@@ -42,7 +43,7 @@ class Display:
         if self._enabled and self.console.is_terminal:
             self._bars = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[info]}"),
-                console=self.console, refresh_per_second=4,
+                console=self.console, refresh_per_second=4, transient=True,
             )  # fmt: skip
             self._run = self._bars.add_task("trainings", total=trainings, completed=done, info="")
             self._level = self._bars.add_task("steps", total=None, info="")

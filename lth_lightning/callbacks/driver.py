@@ -19,7 +19,7 @@ from lth_lightning.callbacks.measure import measure
 from lth_lightning.callbacks.origin import Origins, fresh_model
 from lth_lightning.callbacks.plan import plan_trainings
 from lth_lightning.callbacks.replay import replaying
-from lth_lightning.data.batches import StepPlan
+from lth_lightning.data import StepPlan, TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.files import read_pt, write_pt, write_text
 from lth_lightning.pruning import Mask, Schedule, Ticket, rewind, snapshot
@@ -83,16 +83,18 @@ class Driver:
         if self.datamodule is not None:
             if trainers.is_rank_zero():
                 self.datamodule.prepare_data()
-            if hasattr(self.datamodule, "follow"):
+            if isinstance(self.datamodule, TensorDataModule):
                 self.datamodule.setup("fit")
-        if self.loop.test_curve and not (hasattr(model, "use_long_batches") and hasattr(self.datamodule, "follow")):
+        if self.loop.test_curve and not (
+            hasattr(model, "use_long_batches") and isinstance(self.datamodule, TensorDataModule)
+        ):
             raise UserError(
                 "pruning.test_curve needs one of this package's networks and data sets: drop it, or log test_loss in "
                 "your module's validation_step."
             )
         trainer = self.make_trainer(Training(0, "ticket", 0, 0, Path()))
         trainers.refuse_unfit(trainer)
-        if hasattr(self.datamodule, "check_devices"):
+        if isinstance(self.datamodule, TensorDataModule):
             self.datamodule.check_devices(trainer.world_size)
         steps = self._long_steps(trainer, model)
         self.steps = steps or (trainer.max_steps if trainer.max_steps > 0 else None)
@@ -238,14 +240,14 @@ class Driver:
 
     def _long_steps(self, trainer: Trainer, model: LightningModule) -> int | None:
         """The training's steps where it takes long batches; None where it takes ordinary ones."""
-        if not (hasattr(model, "use_long_batches") and hasattr(self.datamodule, "follow")):
+        if not (hasattr(model, "use_long_batches") and isinstance(self.datamodule, TensorDataModule)):
             return None
         flag = trainers.wants_ordinary_batches(trainer)
         model.use_long_batches(flag is None)  # type: ignore[operator]
         if flag is not None:
             self._tell(f"trainer.{flag} needs Lightning's automatic optimization: one step a batch, which is slower.")
             return None
-        return trainers.total_steps(trainer, self.datamodule.steps_per_epoch)  # type: ignore[union-attr]
+        return trainers.total_steps(trainer, self.datamodule.steps_per_epoch)
 
     def _ordered(
         self, training: Training, trainer: Trainer, model: LightningModule, long_steps: int | None
@@ -256,8 +258,8 @@ class Driver:
         if long_steps is not None:
             cuts = (self.loop.rewind_step,) if self.loop.rewind_step else ()
             plan = StepPlan(long_steps, self.loop.evaluate_every, seed, cuts)
-        if hasattr(self.datamodule, "follow"):
-            self.datamodule.follow(plan, with_test=self.loop.test_curve)  # type: ignore[union-attr]
+        if isinstance(self.datamodule, TensorDataModule):
+            self.datamodule.follow(plan, with_test=self.loop.test_curve)
         return nullcontext() if plan else replaying(self.datamodule or model, trainer, seed)
 
     def _tell(self, text: str) -> None:

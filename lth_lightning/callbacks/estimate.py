@@ -12,6 +12,7 @@ from rich.table import Table
 
 from lth_lightning.callbacks.display import duration
 from lth_lightning.callbacks.driver import Driver
+from lth_lightning.data import TensorDataModule
 
 TIMED = 20
 """Passes that are timed, after as many that are not."""
@@ -47,11 +48,11 @@ def describe(driver: Driver, console: Console) -> None:
 def _seconds_a_training(driver: Driver, model: LightningModule) -> float | None:
     """Judged by passes of a throwaway model over one batch and an evaluation; None where it cannot be told."""
     data, steps = driver.datamodule, driver.steps
-    if steps is None or not hasattr(data, "follow"):
+    if steps is None or not isinstance(data, TensorDataModule):
         return None
-    data.setup("fit")  # type: ignore[union-attr]
-    images, labels = next(iter(data.train_dataloader()))  # type: ignore[union-attr]
-    evaluation = next(iter(data.val_dataloader()))[0]  # type: ignore[union-attr]
+    data.setup("fit")
+    images, labels = next(iter(data.train_dataloader()))
+    evaluation = next(iter(data.test_dataloader()))[0]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, images, labels, evaluation = (
         model.to(device),

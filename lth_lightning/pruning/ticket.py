@@ -21,7 +21,7 @@ FORMAT = 1
 
 def read_format(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
     """Read a `.pt` file of a run; raises UserError where it is damaged, of another format, or lacks a `needed` key."""
-    content = read_pt(path)
+    content: Any = read_pt(path)
     known = isinstance(content, dict) and "format" in content
     if known and content["format"] != FORMAT:
         raise UserError(
@@ -29,7 +29,8 @@ def read_format(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
         )
     if not known or any(key not in content for key in needed):
         raise UserError(f"{path} is no file of this kind: it lacks one of format, {', '.join(needed)}.")
-    return content
+    found: dict[str, Any] = content
+    return found
 
 
 @dataclass
