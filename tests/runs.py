@@ -1,5 +1,6 @@
 """Starts the command as a process of its own, stops it at chosen moments, and compares what two runs left."""
 
+import contextlib
 import csv
 import json
 import os
@@ -82,10 +83,8 @@ class Process:
 
     def kill(self) -> None:
         """The whole group, whatever is left of it."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.popen.wait(PATIENCE)
 
 

@@ -35,9 +35,7 @@ def data(**arguments: object) -> Numbered:
     return module
 
 
-def fake_trainer(
-    step: int = 0, rank: int = 0, world_size: int = 1, agreed: int | None = None
-) -> SimpleNamespace:
+def fake_trainer(step: int = 0, rank: int = 0, world_size: int = 1, agreed: int | None = None) -> SimpleNamespace:
     strategy = SimpleNamespace(
         root_device=torch.device("cpu"), broadcast=lambda number: number if agreed is None else agreed
     )
@@ -181,9 +179,7 @@ def test_the_ranks_slices_side_by_side_are_the_global_batch(augmentation: str, p
         torch.manual_seed(3)
         ranks.append(list(module.train_dataloader()))
     axis = 0 if plan is None else 1
-    together = [
-        (torch.cat([a, c], axis), torch.cat([b, d], axis)) for (a, b), (c, d) in zip(*ranks, strict=True)
-    ]
+    together = [(torch.cat([a, c], axis), torch.cat([b, d], axis)) for (a, b), (c, d) in zip(*ranks, strict=True)]
     assert_same(together, whole)
 
 
@@ -214,9 +210,7 @@ def test_without_a_plan_the_order_is_a_shuffling_dataloaders() -> None:
     module = data()
     dataset = TensorDataset(module.train.images.float() / 255, module.train.labels)
     torch.manual_seed(7)
-    theirs = [
-        tuple(batch) for _ in range(2) for batch in DataLoader(dataset, 10, shuffle=True, drop_last=True)
-    ]
+    theirs = [tuple(batch) for _ in range(2) for batch in DataLoader(dataset, 10, shuffle=True, drop_last=True)]
     state = torch.get_rng_state()
     torch.manual_seed(7)
     ours = [batch for _ in range(2) for batch in module.train_dataloader()]

@@ -37,9 +37,7 @@ class SmallCIFAR10(CIFAR10):
 
 
 def idx(array: np.ndarray) -> bytes:
-    return (
-        struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
-    )
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
 
 
 def mnist_arrays() -> list[np.ndarray]:
@@ -77,9 +75,7 @@ def assert_mnist(data: MNIST) -> None:
     found = torch.cat([data.train.images, data.val.images]).squeeze(1).numpy()
     labels = torch.cat([data.train.labels, data.val.labels]).numpy()
     assert sorted(map(bytes, found)) == sorted(map(bytes, pool_images.astype(np.uint8)))
-    known = {
-        bytes(image): label for image, label in zip(pool_images.astype(np.uint8), pool_labels, strict=True)
-    }
+    known = {bytes(image): label for image, label in zip(pool_images.astype(np.uint8), pool_labels, strict=True)}
     assert [known[bytes(image)] for image in found] == labels.tolist()
 
 
@@ -249,13 +245,7 @@ def python2_pickle(data: np.ndarray, labels: list[int]) -> bytes:
 
     dtype = b"cnumpy\ndtype\n(" + string(b"u1") + number(0) + number(1) + b"tR("
     dtype += number(3) + string(b"|") + b"NNN" + number(-1) + number(-1) + number(0) + b"tb"
-    array = (
-        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n("
-        + number(0)
-        + b"t"
-        + string(b"b")
-        + b"tR("
-    )
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(" + number(0) + b"t" + string(b"b") + b"tR("
     shape = b"(" + b"".join(map(number, data.shape)) + b"t"
     array += number(1) + shape + dtype + b"I00\n" + string(data.tobytes()) + b"tb"
     items = string(b"data") + array + string(b"labels") + b"(" + b"".join(map(number, labels)) + b"l"
@@ -300,9 +290,7 @@ def assert_cifar(data: CIFAR10) -> None:
     assert np.array_equal(data.test.images.numpy(), test_images.reshape(-1, 3, 32, 32))
     assert data.test.labels.tolist() == test_labels
     known = {
-        bytes(image): label
-        for images, labels in arrays.values()
-        for image, label in zip(images, labels, strict=True)
+        bytes(image): label for images, labels in arrays.values() for image, label in zip(images, labels, strict=True)
     }
     found = {
         bytes(image.numpy()): int(label)

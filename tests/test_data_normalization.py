@@ -29,9 +29,7 @@ def normalizer(normalization: Any, channels: int = 1) -> Normalizer:
         (MeanStd([0.2], [0.7]), 0.2, 0.7),
     ],
 )
-def test_pixels_are_divided_shifted_and_scaled_as_torchvision_does(
-    normalization: Any, mean: float, std: float
-) -> None:
+def test_pixels_are_divided_shifted_and_scaled_as_torchvision_does(normalization: Any, mean: float, std: float) -> None:
     tensors = [transforms.ToTensor()(image[0].numpy()) for image in GRAY]
     expected = torch.stack([transforms.Normalize([mean], [std])(tensor) for tensor in tensors])
     found = normalizer(normalization)(GRAY)
@@ -48,9 +46,7 @@ def test_each_channel_has_its_own_numbers() -> None:
 
 
 def test_one_number_serves_every_channel() -> None:
-    assert torch.equal(
-        normalizer(MeanStd([0.5], [0.5]), 3)(COLOR), normalizer(MeanStd([0.5] * 3, [0.5] * 3), 3)(COLOR)
-    )
+    assert torch.equal(normalizer(MeanStd([0.5], [0.5]), 3)(COLOR), normalizer(MeanStd([0.5] * 3, [0.5] * 3), 3)(COLOR))
 
 
 def test_unit_l2_gives_every_image_norm_one_and_its_own_direction() -> None:

@@ -44,8 +44,7 @@ def test_weight_counts_are_the_papers(networks, network, total, conv):
 
 def test_resnet_leaves_267696_weights_without_shortcuts_and_output(networks):
     weights = {
-        name: layer.weight.numel()
-        for name, layer in layers_of(networks[ResNet20], nn.Conv2d, nn.Linear).items()
+        name: layer.weight.numel() for name, layer in layers_of(networks[ResNet20], nn.Conv2d, nn.Linear).items()
     }
     assert sum(n for name, n in weights.items() if "shortcut" in name) == 2_560
     assert sum(n for name, n in weights.items() if "output" in name) == 640
@@ -169,9 +168,7 @@ def test_vgg_width_scales_every_layer_but_the_images_and_the_classes():
     assert widths == [16] * 2 + [32] * 2 + [64] * 4 + [128] * 8
 
 
-@pytest.mark.parametrize(
-    ("activation", "layer"), [("relu", nn.ReLU), ("sigmoid", nn.Sigmoid), ("tanh", nn.Tanh)]
-)
+@pytest.mark.parametrize(("activation", "layer"), [("relu", nn.ReLU), ("sigmoid", nn.Sigmoid), ("tanh", nn.Tanh)])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_activation_replaces_every_one(network, activation, layer):
     small = {"width": 0.125} if network is VGG19 else {}

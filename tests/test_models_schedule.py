@@ -13,9 +13,7 @@ def make_optimizer(*rates: float) -> torch.optim.Optimizer:
     return torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates])
 
 
-def rates_by_hand(
-    base: float, steps: int, warmup: int, milestones: tuple[int, ...], gamma: float
-) -> list[float]:
+def rates_by_hand(base: float, steps: int, warmup: int, milestones: tuple[int, ...], gamma: float) -> list[float]:
     rates = []
     for t in range(steps):
         rate = base * t / warmup if t < warmup else base

@@ -100,9 +100,7 @@ def momentum(parameters):
 
 def norm_net() -> nn.Module:
     return glorot_normal_(
-        nn.Sequential(
-            nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 10)
-        )
+        nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 10))
     )
 
 
@@ -204,10 +202,7 @@ def test_every_optimizer_step_of_a_long_batch_runs_lightnings_hooks():
 
 def evaluation_batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
     generator = torch.Generator().manual_seed(5)
-    return [
-        (torch.randn(n, *SHAPE, generator=generator), torch.randint(10, (n,), generator=generator))
-        for n in (7, 3)
-    ]
+    return [(torch.randn(n, *SHAPE, generator=generator), torch.randint(10, (n,), generator=generator)) for n in (7, 3)]
 
 
 @pytest.mark.parametrize("name", ["val", "test"])
@@ -244,9 +239,7 @@ def test_the_logged_step_of_an_evaluation_is_exact_however_many_samples_it_has()
     torch.manual_seed(0)
     model = Late(shape=SHAPE, hidden=(4,))
     generator = torch.Generator().manual_seed(5)
-    batches = [
-        (torch.randn(n, *SHAPE, generator=generator), torch.zeros(n, dtype=torch.long)) for n in (4999, 3)
-    ]
+    batches = [(torch.randn(n, *SHAPE, generator=generator), torch.zeros(n, dtype=torch.long)) for n in (4999, 3)]
     (metrics,) = make_trainer().validate(model, loader(batches), verbose=False)
     assert metrics["step"] == 112_479
 

@@ -50,14 +50,21 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
 @pytest.fixture(scope="module")
 def whole(starter: Starter) -> Path:
     """A run that nothing disturbs."""
-    starter.finish("fit", "--config", str(starter.config("whole", CONFIG)), "--experiment", "same")
-    return starter.run("same")
+    starter.finish("fit", "--config", str(starter.config("whole", CONFIG)))
+    return starter.run("whole")
+
+
+def found(run: Path, pattern: str) -> set[Path]:
+    try:
+        return set(run.glob(pattern))
+    except FileNotFoundError:  # a folder went away while it was looked through
+        return set()
 
 
 def at_file(run: Path, pattern: str) -> Callable[[], bool]:
     """Holds once a file of `pattern` is there that is not there now."""
-    before = set(run.glob(pattern))
-    return lambda: bool(set(run.glob(pattern)) - before)
+    before = found(run, pattern)
+    return lambda: bool(found(run, pattern) - before)
 
 
 def kill_when(process: Process, what: Callable[[], bool], delay: float = 0.0) -> bool:
@@ -68,11 +75,10 @@ def kill_when(process: Process, what: Callable[[], bool], delay: float = 0.0) ->
     return process.end() == -signal.SIGKILL
 
 
-def new_run(starter: Starter, version: int) -> tuple[Process, Path]:
-    config = starter.folder / "whole.yaml"
-    process = starter.start("fit", "--config", str(config), "--experiment", "same")
-    run = starter.run("same", version)
-    assert process.wait_for(lambda: (run / "config.yaml").exists()), process.err
+def new_run(starter: Starter, name: str) -> tuple[Process, Path]:
+    process = starter.start("fit", "--config", str(starter.folder / "whole.yaml"), "--experiment", name)
+    run = starter.run(name)
+    assert process.wait_for((run / "config.yaml").exists), process.err
     return process, run
 
 
@@ -86,7 +92,7 @@ def assert_nothing_was_repeated(run: Path, before: dict[Path, tuple[bytes, int]]
 
 
 def test_killed_again_and_again_when_a_file_appears_the_run_ends_the_same(starter: Starter, whole: Path) -> None:
-    process, run = new_run(starter, 1)
+    process, run = new_run(starter, "at_files")
     killed, done = [], {}
     moments = ("replicate_0/ticket/level_00/last.ckpt", "replicate_0/rewind.pt", "*/*/level_01/mask.pt", "*/*/*/.*.tmp")
     for index, pattern in enumerate(moments):
@@ -104,10 +110,10 @@ def test_killed_again_and_again_when_a_file_appears_the_run_ends_the_same(starte
 
 def test_killed_at_random_moments_the_run_ends_the_same(starter: Starter, whole: Path) -> None:
     delays = random.Random(0)
-    process, run = new_run(starter, 2)
+    process, run = new_run(starter, "at_random")
     for _ in range(3):
         # From a fit's first sign on: inside a level, between two, or while something is written.
-        kill_when(process, at_file(run, "**/events.*"), delays.uniform(0.0, 0.9))
+        kill_when(process, at_file(run, "replicate_0/*/*/events.*"), delays.uniform(0.0, 0.9))
         done = finished(run)
         process = resume(starter, run)
     assert process.end() == 0, process.err

@@ -95,7 +95,7 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
 
 
 @pytest.fixture(scope="module")
-def story(starter: Starter) -> Iterator[Story]:
+def story(starter: Starter) -> Story:
     config = str(starter.config("told", CONFIG))
     starter.finish("fit", "--config", config)
     run, levels = starter.run("told", 1), starter.run("told", 1) / "replicate_0/ticket"
@@ -129,7 +129,7 @@ def story(starter: Starter) -> Iterator[Story]:
     starter.finish("fit", "--resume", advised(interrupted.err))
     after = finished(run)
     repeated = {path: after[path] for path in done} != done
-    yield Story(run, starter.run("told"), terminated, pressed, interrupted, in_evaluation, repeated)
+    return Story(run, starter.run("told"), terminated, pressed, interrupted, in_evaluation, repeated)
 
 
 def test_sigterm_within_a_level_exits_with_143(story: Story) -> None:
@@ -145,7 +145,7 @@ def test_sigint_within_a_level_exits_with_130(story: Story) -> None:
 
 
 @pytest.mark.parametrize("stopped", ["terminated", "interrupted", "in_evaluation"])
-def test_a_stopped_run_says_in_two_lines_how_to_go_on(story: Story, stopped: str) -> None:
+def test_a_stopped_run_says_in_one_line_how_to_go_on(story: Story, stopped: str) -> None:
     process: Process = getattr(story, stopped)
     lines = process.err.strip().splitlines()
     assert len(lines) == 1, process.err

@@ -1,4 +1,4 @@
-"""The summary in TensorBoard: curves whose x axis is the level, and hyperparameters with their metrics."""
+"""What TensorBoard shows beside the curves: quantities against the level, and hyperparameters with their metrics."""
 
 import shutil
 from collections.abc import Sequence
@@ -23,7 +23,10 @@ METRICS = (
 
 
 class SummaryBoard:
-    """One TensorBoard run for each line of levels, in `<run>/summary/`; written anew from the records on resume."""
+    """Curves whose x axis is the level: a TensorBoard run for each line of levels, in `<run>/summary/`.
+
+    Written anew from the records on resume.
+    """
 
     def __init__(self, run: Path, records: Sequence[Record]) -> None:
         self._folder = run / "summary"
@@ -35,16 +38,26 @@ class SummaryBoard:
     def add(self, record: Record) -> None:
         """Add one training's point to its line."""
         training = Training(record.replicate, record.arm, record.trial, record.level, Path())
-        folder = self._folder / f"replicate_{record.replicate}" / training.label
-        values = {name: value for name, value in asdict(record).items() if name in METRICS and value is not None}
-        with SummaryWriter(str(folder)) as writer:
-            for name, value in values.items():
-                writer.add_scalar(f"level/{name}", value, record.level)
-        identity = {name: getattr(record, name) for name in ("replicate", "arm", "trial", "level", "density")}
-        with SummaryWriter(str(folder / f"level_{record.level:02d}")) as writer:
-            # `add_hparams` would make a folder named by the time; this writes the same three events here.
-            scores = {f"hparam/{name}": value for name, value in values.items() if name != "density"}
-            for event in hparams(identity, scores):
-                writer.file_writer.add_summary(event)
-            for name, value in scores.items():
-                writer.add_scalar(name, value)
+        with SummaryWriter(str(self._folder / f"replicate_{record.replicate}" / training.label)) as writer:
+            _add_point(writer, record)
+
+
+def add_hyperparameters(training: Training, record: Record) -> None:
+    """Add a row of the HPARAMS tab to the training's own TensorBoard run."""
+    identity = {name: getattr(record, name) for name in ("replicate", "arm", "trial", "level", "density")}
+    with SummaryWriter(str(training.folder)) as writer:
+        # `add_hparams` would make a folder named by the time; this writes its events here, and the metrics as points
+        # at the level, so that they lie on the summary's curves.
+        scores = {tag: value for tag, value in _points(record).items() if tag != "level/density"}
+        for event in hparams(identity, scores):
+            writer.file_writer.add_summary(event)
+        _add_point(writer, record)
+
+
+def _points(record: Record) -> dict[str, float]:
+    return {f"level/{name}": value for name, value in asdict(record).items() if name in METRICS and value is not None}
+
+
+def _add_point(writer: SummaryWriter, record: Record) -> None:
+    for tag, value in _points(record).items():
+        writer.add_scalar(tag, value, record.level)

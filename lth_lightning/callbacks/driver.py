@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 
 from lth_lightning.callbacks import trainer as trainers
-from lth_lightning.callbacks.board import SummaryBoard
+from lth_lightning.callbacks.board import SummaryBoard, add_hyperparameters
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.fit_watch import FitWatch
 from lth_lightning.callbacks.measure import measure
@@ -218,6 +218,7 @@ class Driver:
             if training.is_ticket and training.level < self.schedule.levels[-1] and not watch.diverged:
                 following = training.ticket(training.level + 1)
                 self.origins.write_mask(following, self.origins.pruned(following))
+            add_hyperparameters(training, record)
             record.write(training.folder)
             (training.folder / CHECKPOINT).unlink(missing_ok=True)
             write_table(training.run, read_records(training.run))
