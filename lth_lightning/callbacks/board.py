@@ -22,6 +22,9 @@ METRICS = (
 )
 
 
+_SUFFIX = ".hparams"
+
+
 class SummaryBoard:
     """Curves whose x axis is the level: a TensorBoard run for each line of levels, in `<run>/summary/`.
 
@@ -45,7 +48,9 @@ class SummaryBoard:
 def add_hyperparameters(training: Training, record: Record) -> None:
     """Add a row of the HPARAMS tab to the training's own TensorBoard run."""
     identity = {name: getattr(record, name) for name in ("replicate", "arm", "trial", "level", "density")}
-    with SummaryWriter(str(training.folder)) as writer:
+    for path in training.folder.glob(f"events.*{_SUFFIX}"):
+        path.unlink()  # of a process that was killed before it could record the training
+    with SummaryWriter(str(training.folder), filename_suffix=_SUFFIX) as writer:
         # `add_hparams` would make a folder named by the time; this writes its events here, and the metrics as points
         # at the level, so that they lie on the summary's curves.
         scores = {tag: value for tag, value in _points(record).items() if tag != "level/density"}
