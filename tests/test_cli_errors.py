@@ -35,7 +35,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--pruning.score", "NoSuchScore"], "'NoSuchScore' for score: give one of Magnitude, Random"),
         (["--pruning.controls", "[NoSuchControl]"], "'NoSuchControl' for controls: give one of RandomMask"),
         (["--model", "no_such_file.Net"], "no_such_file"),
-        (["--model.hiden", "[3]"], "'hiden' is not accepted"),
+        (["--model.hiden", "[3]"], "'hiden'"),
         (["--pruning.rates", "{'*nothing*': 0.1}"], "'*nothing*' matches no weight"),
         (["--pruning.exclude", "['*nothing*']"], "'*nothing*' matches no weight"),
         (["--pruning.rates", "{linear: 1.0}"], "rate of 'linear' is 1.0"),
