@@ -1,5 +1,7 @@
 """Conv-2, Conv-4 and Conv-6: small VGG-like networks (LTH section 3)."""
 
+from typing import ClassVar
+
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
@@ -82,6 +84,9 @@ class Conv4(Classifier):
         UserError: images smaller than 4x4, a dropout outside [0, 1), or an unknown activation.
     """
 
+    pairs: ClassVar[int] = 2
+    """Pairs of conv layers, a pool behind each."""
+
     def __init__(
         self,
         shape: tuple[int, int, int] = (3, 32, 32),
@@ -91,36 +96,15 @@ class Conv4(Classifier):
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=3e-4, fused=True),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        net = _conv_net(2, shape, num_classes, activation, dropout)
+        net = _conv_net(self.pairs, shape, num_classes, activation, dropout)
         super().__init__(net, num_classes, optimizer, lr_scheduler)
 
 
-class Conv6(Classifier):
+class Conv6(Conv4):
     """64, 64, pool; 128, 128, pool; 256, 256, pool; fc 256, 256, 10: 2,261,184 weights (LTH Fig. 2).
 
     Of these, 1,144,512 are in conv layers. The table of LTH Fig. 2 says 1.7M; the paper's own densities fit
-    these. Trained with Adam at 3e-4 for 30K steps of 60.
-
-    Args:
-        shape: of an image: channels, height, width.
-        num_classes: the number of logits.
-        activation: after every hidden layer.
-        dropout: the fraction of units dropped after the activation of both hidden fully connected layers.
-        optimizer: makes the optimizer from the parameters.
-        lr_scheduler: makes a scheduler, in optimizer steps, from the optimizer.
-
-    Raises:
-        UserError: images smaller than 8x8, a dropout outside [0, 1), or an unknown activation.
+    these. Trained with Adam at 3e-4 for 30K steps of 60. Images of 8x8 at least; all else as for `Conv4`.
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, int, int] = (3, 32, 32),
-        num_classes: int = 10,
-        activation: Activation = "relu",
-        dropout: float = 0.0,
-        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=3e-4, fused=True),
-        lr_scheduler: LRSchedulerCallable | None = None,
-    ) -> None:
-        net = _conv_net(3, shape, num_classes, activation, dropout)
-        super().__init__(net, num_classes, optimizer, lr_scheduler)
+    pairs: ClassVar[int] = 3
