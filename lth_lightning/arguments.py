@@ -1,5 +1,6 @@
 """What is done to the command line's words before the parser sees them."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def experiment_of(words: Sequence[str]) -> str | None:
 
 
 def _own_config(command: str, words: Sequence[str]) -> Path | None:
-    """The config.yaml of the run that the words go on with (--resume) or look into (--ckpt_path, a level's folder)."""
+    """The config.yaml of the run that the words go on with (--resume) or look into (--ckpt_path, a level)."""
     if command == "fit" and (folder := value_of("--resume", words)):
         return run_folder.check_run(Path(folder)) / run_folder.CONFIG
     if command in ("validate", "test") and (path := value_of("--ckpt_path", words)):
@@ -96,4 +97,7 @@ def _own_config(command: str, words: Sequence[str]) -> Path | None:
             raise UserError(f"{path} does not exist: give a level's folder of a run, or a checkpoint file.")
         if Path(path).is_dir():
             return run_folder.run_of(Path(path)) / run_folder.CONFIG
+        # A file of a level, such as its last.ckpt; any other checkpoint needs a --config.
+        with contextlib.suppress(UserError):
+            return run_folder.run_of(Path(path).parent) / run_folder.CONFIG
     return None

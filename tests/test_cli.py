@@ -1,0 +1,142 @@
+"""The command line: fit, validate, test, tickets, dry runs, and what is printed."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from lth_lightning.cli import main
+from lth_lightning.pruning import Ticket
+
+SMALL = ["--config", "quickstart", "--trainer.max_steps", "60", "--replicates", "2", "--pruning.levels", "2"]
+CONTROL = [
+    "--pruning.controls",
+    "[{class_path: RandomReinit, init_args: {levels: [1]}}]",
+    "--pruning.save_controls",
+    "true",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    logs = tmp_path_factory.mktemp("logs")
+    assert main(["fit", *SMALL, *CONTROL, "--logs", str(logs)]) == 0
+    return logs / "quickstart" / "version_0"
+
+
+def test_the_run_ends_with_its_table_a_verdict_and_where_to_look(capsys: pytest.CaptureFixture[str], run: Path) -> None:
+    assert main(["fit", "--resume", str(run)]) == 0
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    header = next(line for line in lines if line.lstrip().startswith("level"))
+    assert re.split(r" {2,}", header.strip()) == [
+        "level", "weights left", "arm", "trials", "early-stop step", "test acc % there", "test acc % at the end",
+    ]  # fmt: skip
+    rows = [line for line in lines if re.search(r" (ticket|random_reinit) ", line) and not line.startswith("Mean")]
+    assert len(rows) == 4
+    assert "100.0%" in out
+    assert any("inning ticket" in line and line.endswith(".") for line in lines)
+    assert f"tensorboard --logdir {run}" in out
+
+
+def test_without_a_terminal_there_are_lines_and_no_control_codes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["fit", *SMALL, "--pruning.levels", "1", "--pruning.controls", "[]", "--logs", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "\x1b" not in captured.out
+    assert "\r" not in captured.out
+    done = [line for line in captured.out.splitlines() if line.startswith("[")]
+    assert [line.split("]")[0] for line in done] == ["[1/4", "[2/4", "[3/4", "[4/4"]
+    assert "replicate 1 ticket level 1: 80.2% of weights" in done[3]
+
+
+@pytest.mark.parametrize(("command", "metric"), [("test", "final_test_acc"), ("validate", "final_val_acc")])
+@pytest.mark.parametrize("level", ["ticket/level_02", "random_reinit_0/level_01"])
+def test_a_level_is_evaluated_to_what_its_record_says(
+    capsys: pytest.CaptureFixture[str], run: Path, command: str, metric: str, level: str
+) -> None:
+    folder = run / "replicate_1" / level
+    capsys.readouterr()
+    assert main([command, "--ckpt_path", str(folder)]) == 0
+    shown = re.search(rf"{metric.split('_', 1)[1]}\W+([\d.]+)", capsys.readouterr().out)
+    assert shown is not None
+    assert float(shown[1]) == pytest.approx(json.loads((folder / "result.json").read_text())[metric], abs=1e-6)
+
+
+def test_a_checkpoint_file_of_a_level_is_evaluated_too(
+    capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lth_lightning.callbacks import driver
+
+    copy = tmp_path / "runs" / "quickstart" / "version_0"
+    shutil.copytree(run, copy)
+    (copy / "replicate_1" / "ticket" / "level_02" / "result.json").unlink()
+
+    def stop(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "measure", stop)
+        assert main(["fit", "--resume", str(copy)]) == 2
+    # 60 steps are below checkpoint_every, so no last.ckpt was written; a Lightning checkpoint of the weights serves.
+    folder = copy / "replicate_1" / "ticket" / "level_02"
+    weights = torch.load(run / "replicate_1" / "ticket" / "level_02" / "trained.pt")["weights"]
+    torch.save({"state_dict": weights, "pytorch-lightning_version": "2.6.6"}, folder / "last.ckpt")
+    capsys.readouterr()
+    assert main(["test", "--ckpt_path", str(folder / "last.ckpt")]) == 0
+    shown = re.search(r"test_acc\W+([\d.]+)", capsys.readouterr().out)
+    assert shown is not None
+    record = json.loads((run / "replicate_1" / "ticket" / "level_02" / "result.json").read_text())
+    assert float(shown[1]) == pytest.approx(record["final_test_acc"], abs=1e-6)
+
+
+@pytest.mark.parametrize("one_file", [False, True])
+def test_a_fit_starts_from_a_ticket(run: Path, tmp_path: Path, one_file: bool) -> None:
+    source = run / "replicate_0" / "ticket" / "level_02"
+    ticket = Ticket.load(source)
+    if one_file:
+        ticket.save(tmp_path / "ticket.pt")
+        source = tmp_path / "ticket.pt"
+    words = ["--ticket", str(source), "--pruning.controls", "[]", "--pruning.levels", "1", "--replicates", "1"]
+    assert main(["fit", *SMALL, *words, "--logs", str(tmp_path / "logs")]) == 0
+    found = tmp_path / "logs" / "quickstart" / "version_0"
+    mask = torch.load(found / "replicate_0" / "ticket" / "level_00" / "mask.pt")
+    assert all(torch.equal(part, ticket.mask[name]) for name, part in mask["mask"].items())
+    assert mask["density"] == ticket.density
+    weights = torch.load(found / "replicate_0" / "rewind.pt")["weights"]
+    assert all(torch.equal(value, ticket.weights[name]) for name, value in weights.items())
+    with (found / "results.csv").open() as file:
+        remaining = [int(row["weights_remaining"]) for row in csv.DictReader(file)]
+    assert remaining[0] == round(ticket.density * 50_200)
+    assert remaining[1] < remaining[0]
+
+
+def test_a_dry_run_says_what_would_be_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", "quickstart", "--dry-run", "--until-density", "0.3"]) == 2  # a control at level 8
+    capsys.readouterr()
+    controls = ["--pruning.controls", "[{class_path: RandomReinit, init_args: {levels: 1-2, trials: 3}}]"]
+    assert main(["fit", "--config", "quickstart", "--dry-run", "--until-density", "0.3", *controls]) == 0
+    out = capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    assert "39 trainings of 1,000 steps each" in out  # 3 replicates of 7 levels, and 2 levels of 3 trials
+    assert "Time: about" in out
+    assert "Disk: about" in out
+    # 19,200, 30,000 and 1,000 weights lose 20, 20 and 10%
+    assert re.search(r"\b1 +80.2% +40,260 +3 +9\b", out)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["fit", "--help"], ["fit", "--config", "lenet", "--print_config"]])
+def test_help_and_print_config_exit_with_0(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 0
+    assert len(capsys.readouterr().out) > 300
