@@ -1,5 +1,6 @@
 """The command line: a LightningCLI whose `fit` is a run of a PruningLoop."""
 
+import errno
 import logging
 import re
 import signal
@@ -20,13 +21,16 @@ import lth_lightning.callbacks
 import lth_lightning.data
 import lth_lightning.models
 import lth_lightning.pruning  # noqa: F401  importing these gives their classes short names in YAML
-from lth_lightning import arguments, resume
+from lth_lightning import __version__, arguments, resume
 from lth_lightning.callbacks import Control, PruningLoop
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.estimate import describe
 from lth_lightning.callbacks.trainer import is_rank_zero
+from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
+from lth_lightning.files import read_pt
+from lth_lightning.models import Classifier
 from lth_lightning.pruning import Score
 from lth_lightning.pruning.rewind import check_fits
 from lth_lightning.pruning.ticket import read_format
@@ -34,6 +38,9 @@ from lth_lightning.results import Training
 from lth_lightning.results.run_folder import TRAINED
 from lth_lightning.results.summary import verdict
 from lth_lightning.results.terminal import results_table
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of a disk that cannot be written; any other OSError is somebody's bug, and keeps its traceback."""
 
 SESSION_OPTIONS = ("resume", "dry_run", "config")
 """Options of one call of the command: not part of the experiment, so not in config.yaml."""
@@ -109,6 +116,9 @@ class LTHCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
 
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: a checkpoint's hyperparameters would override flags in silence."""
+
     def _set_seed(self) -> None:
         # Every draw of a run is seeded by name; nothing global is needed.
         seed = self._get(self.config, "seed_everything")
@@ -140,17 +150,18 @@ class LTHCLI(LightningCLI):
 
     def fit(self, model: pl.LightningModule, datamodule: pl.LightningDataModule | None = None) -> None:
         """The whole run."""
-        display = Display()
+        options = self._init["trainer"]
+        display = Display(has_bars=not (options["enable_progress_bar"] or options["enable_model_summary"]))
         loop: PruningLoop = self._init["pruning"]
         seed: int = self._init["seed_everything"]
+        config = self._resolved()
+        folder = self._init["resume"] and Path(self._init["resume"])
+        if folder:
+            resume.check(folder, config)
         if self._init["dry_run"]:
             driver = Driver(loop, self._make_trainer, self._make_model, datamodule, seed=seed, display=display)
-            describe(driver, display.console)
+            describe(driver, display.console, folder)
             return
-        config = self._resolved()
-        folder = self._init["resume"]
-        if folder:
-            resume.check(Path(folder), config)
         try:
             records = loop.run(
                 self._make_trainer,
@@ -199,13 +210,11 @@ class LTHCLI(LightningCLI):
                 f"{file} does not exist: the level is not finished, or it is a control's, whose weights are kept with "
                 "pruning.save_controls alone."
             )
-        if file.suffix == ".pt":
+        if "state_dict" not in read_pt(file):  # a Lightning checkpoint is read by Lightning
             weights = read_format(file, ("weights",))["weights"]
             check_fits(model, weights, str(file))
             model.load_state_dict(weights)
             path = None
-        elif not file.is_file():
-            raise UserError(f"{file} does not exist: give a level's folder of a run, or a checkpoint file.")
         getattr(self.trainer, name)(model, datamodule=datamodule, ckpt_path=path, verbose=verbose)
 
 
@@ -218,13 +227,19 @@ def main(args: Sequence[str] | None = None) -> int:
         terminated.append(signum)
         raise Terminated
 
+    words = list(sys.argv[1:] if args is None else args)
+    if words == ["--version"]:
+        print(f"lth {__version__}")
+        return 0
     before = signal.signal(signal.SIGTERM, on_sigterm)
     try:
-        LTHCLI(arguments.prepare(sys.argv[1:] if args is None else args))
+        LTHCLI(arguments.prepare(words))
         return 0
     except (UserError, ArgumentError, MisconfigurationException) as error:
         return _complain(str(error))
     except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
         return _complain(
             f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}. {resume.advice()}"
         )
@@ -256,19 +271,23 @@ def _complain(message: str) -> int:
 
 
 def _plain(message: str) -> str:
-    """The parser's message in a user's words, where it is about a class."""
-    if found := re.search(r"Problem with given class_path '(\S+)': (.+?)(?: - Expected|$)", message):
-        return f"{found[1]}: {found[2]}."
+    """The parser's message in a user's words: what it lists of types and values is left out."""
+    message = re.sub(r" ?Given value type: .*", "", message)
+    message = re.sub(r"(Does not validate against any of the Union subtypes )?Subtypes: .*? Errors: ", "", message)
+    message = re.sub(r" ?- Expected a (<class 'NoneType'>|path but \S+ either not accessible or invalid)", "", message)
+    message = re.sub(r": (- )+", ": ", message).replace("typing.Literal", "value of ")
+    if found := re.search(r"Problem with given class_path '(\S+)': (.+)", message):
+        return f"{found[1]}: {_plain(found[2]).strip()}"
     found = re.search(r'Parser key "(?:\w+\.)*?(\w+)".*Expected a dot import path string: (\S+)', message)
     bases = {"model": pl.LightningModule, "data": pl.LightningDataModule, "score": Score, "controls": Control}
-    if found is None or found[1] not in bases:
-        return message
-    ours = [kind for kind in _subclasses(bases[found[1]]) if kind.__module__.startswith("lth_lightning.")]
-    known = ", ".join(sorted(kind.__name__ for kind in ours))
-    return (
-        f"There is no class '{found[2]}' for {found[1]}: give one of {known}, "
-        "or the import path of your own, such as my_file.MyClass."
-    )
+    if found and found[1] in bases:
+        ours = [kind for kind in _subclasses(bases[found[1]]) if kind.__module__.startswith("lth_lightning.")]
+        known = ", ".join(sorted(kind.__name__ for kind in ours if kind not in (Classifier, TensorDataModule)))
+        return (
+            f"There is no class '{found[2]}' for {found[1]}: give one of {known}, "
+            "or the import path of your own, such as my_file.MyClass."
+        )
+    return re.sub(r"Expected a dot import path string: (\S+)", r"there is no class '\1'", message)
 
 
 def _subclasses(base: type) -> set[type]:

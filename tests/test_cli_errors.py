@@ -30,7 +30,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--model", "NoSuchNet"], "'NoSuchNet' for model: give one of Classifier, Conv2"),
+        (["--model", "NoSuchNet"], "'NoSuchNet' for model: give one of Conv2"),
         (["--data", "NoSuchData"], "'NoSuchData' for data: give one of CIFAR10, Digits"),
         (["--pruning.score", "NoSuchScore"], "'NoSuchScore' for score: give one of Magnitude, Random"),
         (["--pruning.controls", "[NoSuchControl]"], "'NoSuchControl' for controls: give one of RandomMask"),
@@ -65,6 +65,14 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--trainer.val_check_interval", "5"], "set --pruning.evaluate_every"),
         (["--trainer.fast_dev_run", "true"], "fast_dev_run"),
         (["--data.batch_size", "0"], "batch_size is 0"),
+        (["--data.normalization", "foo"], "unit_l2"),
+        (["--model.optimizer", "NoSuchOptimizer"], "NoSuchOptimizer"),
+        (["--model.optimizer.init_args.lr", "-1"], "Invalid learning rate: -1"),
+        (["--trainer.precision", "17"], "trainer.precision"),
+        (["--trainer.max_time", "00:00:01:00"], "drop EarlyStopping and trainer.max_time"),
+        (["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val_loss"], "drop EarlyStopping"),
+        (["--trainer.overfit_batches", "1"], "trainer.overfit_batches"),
+        (["--trainer.barebones", "true", "--trainer.logger", "false"], "trainer.barebones"),
         (["--seed_everything", "true"], "give an integer"),
         (["--experiment", "a/b"], "cannot name an experiment"),
         (["--ticket", "nowhere.pt"], "nowhere.pt does not exist"),
@@ -91,6 +99,7 @@ def test_a_mistake_is_told_in_one_line_and_writes_nothing(
         (["test", "--ckpt_path", "nowhere"], "nowhere does not exist"),
         (["test", "--ckpt_path", "."], "is no level of a run"),
         (["test", "--config", "quickstart"], "Say what to test"),
+        (["test", "--config", "quickstart", "--ckpt_path", __file__], "cannot be read"),
     ],
 )
 def test_a_wrong_command_is_told_in_one_line(

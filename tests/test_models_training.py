@@ -258,7 +258,6 @@ def test_a_checkpoint_loads_with_weights_only(long, tmp_path):
 
 def test_modules_take_ordinary_batches_until_told_otherwise():
     model = build(adam)
-    assert model.multi_step
     assert model.automatic_optimization
     model.use_long_batches(True)
     assert not model.automatic_optimization

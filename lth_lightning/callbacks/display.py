@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from lth_lightning.results.record import DIVERGED, Record
 from lth_lightning.results.training import Training
@@ -16,9 +17,11 @@ class Display:
     Args:
         console: where to; standard output by default.
         enabled: False shows nothing.
+        has_bars: False leaves the bars to Lightning, also on a terminal.
     """
 
-    def __init__(self, console: Console | None = None, enabled: bool = True) -> None:
+    def __init__(self, console: Console | None = None, enabled: bool = True, has_bars: bool = True) -> None:
+        self.has_bars = has_bars
         self.console = console or Console(highlight=False)
         if not self.console.is_terminal:
             self.console.width = 120  # of a file or a pipe, where 80 would be assumed
@@ -40,9 +43,10 @@ class Display:
     def start(self, trainings: int, done: int) -> None:
         """A run of so many trainings begins, or goes on with some `done`."""
         self._trainings, self._done, self._began, self._steps_seen = trainings, done, time.monotonic(), 0.0
-        if self._enabled and self.console.is_terminal:
+        if self._enabled and self.has_bars and self.console.is_terminal:
             self._bars = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[info]}"),
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(table_column=Column(no_wrap=True)),
+                TextColumn("{task.fields[info]}"),
                 console=self.console, refresh_per_second=4, transient=True,
             )  # fmt: skip
             self._run = self._bars.add_task("trainings", total=trainings, completed=done, info="")
@@ -52,9 +56,8 @@ class Display:
     def begin(self, training: Training, density: float, steps: int | None) -> None:
         """A training begins; `steps` is its length where it is known."""
         self._steps = steps or 0
-        self._title = f"{training}, {density:.1%} of weights"
         if self._bars and self._level is not None:
-            self._bars.reset(self._level, total=steps, description=self._title, info="")
+            self._bars.reset(self._level, total=steps, description=f"{training}, {density:.1%}", info="")
 
     def step(self, step: int, row: Mapping[str, float | int | None] | None = None) -> None:
         """The training is at `step`, with the evaluation `row` where there is a new one."""

@@ -13,6 +13,7 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 
 from lth_lightning.callbacks import trainer as trainers
 from lth_lightning.callbacks.board import SummaryBoard, add_hyperparameters
+from lth_lightning.callbacks.controls import Start
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.fit_watch import FitWatch
 from lth_lightning.callbacks.measure import measure
@@ -23,12 +24,13 @@ from lth_lightning.data import StepPlan, TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.files import read_pt, write_pt, write_text
 from lth_lightning.pruning import Mask, Schedule, Ticket, rewind, snapshot
-from lth_lightning.pruning.rewind import Weights
+from lth_lightning.pruning.rewind import Weights, to_cpu
 from lth_lightning.pruning.ticket import FORMAT
 from lth_lightning.results import run_folder
 from lth_lightning.results.record import DIVERGED, OK, Record, read_records, write_table
 from lth_lightning.results.run_folder import CHECKPOINT, CONFIG, MASK, TRAINED
 from lth_lightning.results.training import Training
+from lth_lightning.seeding import seed_all
 
 if TYPE_CHECKING:
     from lth_lightning.callbacks.pruning_loop import MakeModel, MakeTrainer, PruningLoop
@@ -70,8 +72,11 @@ class Driver:
                 # gloo is not cleaned up by itself and can abort at exit
                 torch.distributed.destroy_process_group()
 
-    def prepare(self) -> Schedule:
-        """The schedule; raises UserError for whatever is wrong with model, data, ticket or Trainer settings."""
+    def prepare(self, fetch: bool = True) -> Schedule:
+        """The schedule; raises UserError for whatever is wrong with model, data, ticket or Trainer settings.
+
+        `fetch` says that the data may be downloaded, and must be there.
+        """
         model = fresh_model(self.make_model, self.seed, 0)
         if self.ticket:
             self.ticket.check(model, f"The ticket {self.loop.ticket}")
@@ -80,29 +85,26 @@ class Driver:
         plan_trainings(Path(), self.loop.replicates, self.schedule.levels[-1], self.loop.controls)
         if self.datamodule is None and not trainers.gives(model, "train_dataloader"):
             raise UserError("There is no data to train on: name a data module, such as --data MNIST or --data Digits.")
-        if self.datamodule is not None:
-            if trainers.is_rank_zero():
-                self.datamodule.prepare_data()
+        # Before a folder is claimed. The other ranks read the files in `fit`, when rank 0 has fetched them.
+        if self.datamodule is not None and fetch and trainers.is_rank_zero():
+            self.datamodule.prepare_data()
             if isinstance(self.datamodule, TensorDataModule):
                 self.datamodule.setup("fit")
-        if self.loop.test_curve and not (
-            hasattr(model, "use_long_batches") and isinstance(self.datamodule, TensorDataModule)
-        ):
+        if self.loop.test_curve and not self._can_be_long(model):
             raise UserError(
                 "pruning.test_curve needs one of this package's networks and data sets: drop it, or log test_loss in "
                 "your module's validation_step."
             )
         trainer = self.make_trainer(Training(0, "ticket", 0, 0, Path()))
         trainers.refuse_unfit(trainer)
+        if hasattr(model, "use_long_batches"):
+            _check_optimizer(model, trainer)
         if isinstance(self.datamodule, TensorDataModule):
             self.datamodule.check_devices(trainer.world_size)
-        steps = self._long_steps(trainer, model)
-        self.steps = steps or (trainer.max_steps if trainer.max_steps > 0 else None)
-        if self.steps and self.loop.rewind_step >= self.steps:
-            raise UserError(
-                f"pruning.rewind_step is {self.loop.rewind_step}, but a training has {self.steps} steps: "
-                "rewind to an earlier one."
-            )
+        self.device = trainer.strategy.root_device
+        self.steps = self._steps(trainer, self._long_steps(trainer, model))
+        if self.steps:
+            self._check_rewind_step(self.steps)
         return self.schedule
 
     def plan(self, folder: Path) -> list[Training]:
@@ -123,6 +125,10 @@ class Driver:
         self._stopped = {(r.replicate, r.arm, r.trial): r.level for r in records.values() if r.status == DIVERGED}
         self.board = SummaryBoard(self.folder, list(records.values())) if is_main else None
         if is_main:
+            if self.ticket and self.ticket.rewind_step:
+                self._tell(
+                    f"The ticket's weights are of step {self.ticket.rewind_step}; its training starts at step 0."
+                )
             write_text(self.folder / CONFIG, config)
             self.display.note(f"run: {self.folder}")
             self.display.start(len(trainings), len(trainings) - len(pending))
@@ -160,42 +166,71 @@ class Driver:
                 self._clear(training.folder)
                 self.origins.write_mask(training, start.mask)
             checkpoint = self.origins.checkpoint_at(start, training, trainer)
-        at = read_pt(checkpoint)["global_step"] if resume else 0
-        logger = trainers.logger_for(training.run, training.version, at + 1 if resume else None) if is_main else None
-        trainers.adopt(trainer, self.loop, logger, evaluate_every=self.loop.evaluate_every, long_steps=long_steps)
-        density = self.origins.density(start.mask)
-        self.display.begin(training, density, long_steps or (trainer.max_steps if trainer.max_steps > 0 else None))
+        logger = None
+        if is_main and trainer.loggers:  # none where the user has turned logging off
+            purge = read_pt(checkpoint)["global_step"] + 1 if resume else None
+            logger = trainers.logger_for(training.run, training.version, purge)
+        trainers.adopt(
+            trainer,
+            self.loop,
+            logger,
+            evaluate_every=self.loop.evaluate_every,
+            long_steps=long_steps,
+            keep_display=not self.display.has_bars,
+        )
+        steps = self._steps(trainer, long_steps)
+        self.display.begin(training, self.origins.density(start.mask), steps)
         watch = self.loop.begin(training, start, self.seed, self.display, long_steps is not None)
         use_checkpoint = resume or start.step > 0
-        with self._ordered(training, trainer, model, long_steps), _clean_interrupts(trainer):
-            trainer.fit(model, datamodule=self.datamodule, ckpt_path=str(checkpoint) if use_checkpoint else None)
-        if not is_main:
-            (training.replicate_folder / f".start_{trainer.global_rank}.ckpt").unlink(missing_ok=True)
-        if start.step == 0 < trainer.global_step <= self.loop.rewind_step and training.is_ticket and not watch.diverged:
+        with _clean_interrupts(trainer):
+            with self._ordered(training, trainer, model, long_steps):
+                trainer.fit(model, datamodule=self.datamodule, ckpt_path=str(checkpoint) if use_checkpoint else None)
+            if not is_main:
+                (training.replicate_folder / f".start_{trainer.global_rank}.ckpt").unlink(missing_ok=True)
+            if not watch.diverged:
+                self._check_length(training, trainer, start, steps)
+                self._evaluate_last_step(training, trainer, model, watch)
+            if unknown := self.loop.unknown_metrics(trainer):
+                self._tell(f"Of what the module logs ({', '.join(unknown)}) nothing is called val_loss or val_acc.")
+            return self._finish(training, trainer, model, watch, start.mask, bool(logger))
+
+    def _check_length(self, training: Training, trainer: Trainer, start: Start, steps: int | None) -> None:
+        done = trainer.global_step
+        if start.step == 0 and training.is_ticket and training.level == 0:
             # Where epochs limit a training its steps are known only now.
+            self._check_rewind_step(done)
+        if steps is not None and done < steps and not 0 < (trainer.max_epochs or 0) <= trainer.current_epoch:
             raise UserError(
-                f"pruning.rewind_step is {self.loop.rewind_step}, but a training has {trainer.global_step} steps: "
-                "rewind to an earlier one."
+                f"{training} ended at step {done} of {steps}: a callback stopped it, but trainings of a run have "
+                "their full length. Drop that callback."
             )
-        if (
-            watch.last.get("step") != trainer.global_step
-            and not watch.diverged
-            and trainers.gives(model, "validation_step")
-            and trainers.gives(self.datamodule or model, "val_dataloader")
-        ):
-            # An ordinary module's last step need not be an evaluation's.
+
+    def _evaluate_last_step(
+        self, training: Training, trainer: Trainer, model: LightningModule, watch: FitWatch
+    ) -> None:
+        """An ordinary module's last step need not be an evaluation's."""
+        source = self.datamodule or model
+        can = trainers.gives(model, "validation_step") and trainers.gives(source, "val_dataloader")
+        if can and watch.last.get("step") != trainer.global_step:
             trainer.loggers = []
+            seed_all(training.seed(self.seed, "last"))
             trainer.validate(model, datamodule=self.datamodule, verbose=False)
             self.loop.evaluated(trainer, model)
-        return self._finish(training, trainer, model, watch, start.mask)
 
     def _finish(
-        self, training: Training, trainer: Trainer, model: LightningModule, watch: FitWatch, mask: Mask
+        self,
+        training: Training,
+        trainer: Trainer,
+        model: LightningModule,
+        watch: FitWatch,
+        mask: Mask,
+        logs: bool,
     ) -> Record:
         """Measure, write what the next level needs, record; result.json last."""
         steps = trainer.global_step
         final: Weights = snapshot(model, "cpu")
-        scores = measure(trainer, model, self.datamodule, watch, train_accuracy=self.loop.train_accuracy)
+        seed = training.seed(self.seed, "measure")
+        scores = measure(trainer, model, self.datamodule, watch, train_accuracy=self.loop.train_accuracy, seed=seed)
         record = Record(
             replicate=training.replicate,
             arm=training.arm,
@@ -212,17 +247,18 @@ class Driver:
         if trainer.is_global_zero:
             if training.is_ticket or self.loop.save_controls:
                 content: dict[str, Any] = {"format": FORMAT, "weights": final}
-                if self.loop.save_early_stop:
-                    content["early_stop_weights"] = watch.early_stop_weights
+                if self.loop.save_early_stop and watch.early_stop_weights:
+                    content["early_stop_weights"] = to_cpu(watch.early_stop_weights)
                 write_pt(training.folder / TRAINED, content)
             if training.is_ticket and training.level < self.schedule.levels[-1] and not watch.diverged:
                 following = training.ticket(training.level + 1)
                 self.origins.write_mask(following, self.origins.pruned(following))
-            add_hyperparameters(training, record)
+            if logs:
+                add_hyperparameters(training, record)
             record.write(training.folder)
             (training.folder / CHECKPOINT).unlink(missing_ok=True)
             write_table(training.run, read_records(training.run))
-            if self.board:
+            if self.board and logs:
                 self.board.add(record)
             self.display.end(record, training)
         # The others wait until the files that they will read are there.
@@ -241,14 +277,31 @@ class Driver:
 
     def _long_steps(self, trainer: Trainer, model: LightningModule) -> int | None:
         """The training's steps where it takes long batches; None where it takes ordinary ones."""
-        if not (hasattr(model, "use_long_batches") and isinstance(self.datamodule, TensorDataModule)):
+        if not self._can_be_long(model):
             return None
         flag = trainers.wants_ordinary_batches(trainer)
         model.use_long_batches(flag is None)  # type: ignore[operator]
         if flag is not None:
             self._tell(f"trainer.{flag} needs Lightning's automatic optimization: one step a batch, which is slower.")
             return None
+        assert isinstance(self.datamodule, TensorDataModule)
         return trainers.total_steps(trainer, self.datamodule.steps_per_epoch)
+
+    def _can_be_long(self, model: LightningModule) -> bool:
+        """Whether the module can run many steps in one batch, and the data module cut such batches."""
+        return hasattr(model, "use_long_batches") and isinstance(self.datamodule, TensorDataModule)
+
+    @staticmethod
+    def _steps(trainer: Trainer, long_steps: int | None) -> int | None:
+        """The training's steps where they are known before it."""
+        return long_steps or (trainer.max_steps if trainer.max_steps > 0 else None)
+
+    def _check_rewind_step(self, steps: int) -> None:
+        if 0 < steps <= self.loop.rewind_step:
+            raise UserError(
+                f"pruning.rewind_step is {self.loop.rewind_step}, but a training has {steps} steps: "
+                "rewind to an earlier one."
+            )
 
     def _ordered(
         self, training: Training, trainer: Trainer, model: LightningModule, long_steps: int | None
@@ -267,6 +320,20 @@ class Driver:
         if text not in self._told and trainers.is_rank_zero():
             self._told.add(text)
             self.display.note(text)
+
+
+def _check_optimizer(model: LightningModule, trainer: Trainer) -> None:
+    """Make the optimizer of a throwaway model, so that a wrong setting is told before anything is written."""
+    try:
+        made: Any = model.configure_optimizers()
+        optimizer: torch.optim.Optimizer = made["optimizer"]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"The optimizer or its schedule does not work: {error}") from None
+    if trainer.gradient_clip_val and "mixed" in str(trainer.precision) and optimizer.defaults.get("fused"):
+        raise UserError(
+            "Lightning clips no gradients of a fused optimizer under mixed precision: "
+            "set --model.optimizer.init_args.fused false."
+        )
 
 
 @contextlib.contextmanager

@@ -13,15 +13,22 @@ from rich.table import Table
 from lth_lightning.callbacks.display import duration
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.data import TensorDataModule
+from lth_lightning.errors import UserError
+from lth_lightning.results import run_folder
 
 TIMED = 20
 """Passes that are timed, after as many that are not."""
 
 
-def describe(driver: Driver, console: Console) -> None:
-    """Print the trainings, steps, estimated time and disk of `driver`'s run. Trains and writes nothing."""
-    schedule = driver.prepare()
-    trainings = driver.plan(Path())
+def describe(driver: Driver, console: Console, folder: Path | None = None) -> None:
+    """Print the trainings, steps, estimated time and disk of `driver`'s run. Trains, downloads and writes nothing.
+
+    `folder` is the run that it goes on with: its finished trainings are left out.
+    """
+    schedule = driver.prepare(fetch=False)
+    trainings = driver.plan(folder or Path())
+    if folder:
+        trainings = [training for training in trainings if not run_folder.finished(training)]
     arms = Counter(training.arm for training in trainings)
     table = Table(box=None, pad_edge=False)
     for name in ("level", "weights left", "weights", *arms):
@@ -50,16 +57,16 @@ def _seconds_a_training(driver: Driver, model: LightningModule) -> float | None:
     data, steps = driver.datamodule, driver.steps
     if steps is None or not isinstance(data, TensorDataModule):
         return None
-    data.setup("fit")
-    images, labels = next(iter(data.train_dataloader()))
-    evaluation = next(iter(data.test_dataloader()))[0]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, images, labels, evaluation = (
-        model.to(device),
-        images.to(device),
-        labels.to(device),
-        evaluation.to(device),
-    )
+    try:
+        data.setup("fit")
+        images, labels = next(iter(data.train_dataloader()))
+        evaluation = next(iter(data.test_dataloader()))[0]
+        model(images)
+    except (UserError, NotImplementedError):  # the files are not here yet, or the module has no `forward`
+        return None
+    device = driver.device
+    model, images, labels = model.to(device), images.to(device), labels.to(device)
+    evaluation = evaluation.to(device)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
 
     def step() -> None:

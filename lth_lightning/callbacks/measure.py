@@ -8,6 +8,7 @@ from lth_lightning.callbacks.fit_watch import FitWatch
 from lth_lightning.callbacks.trainer import gives
 from lth_lightning.pruning.rewind import Weights
 from lth_lightning.results.curve import shortest
+from lth_lightning.seeding import seed_all
 
 
 def measure(
@@ -17,12 +18,20 @@ def measure(
     watch: FitWatch,
     *,
     train_accuracy: bool,
+    seed: int,
 ) -> dict[str, Any]:
     """Test, and accuracy on the training set, with the weights at the end and with those of the early-stop step.
 
     The test set is used here alone, once for each. A quantity that the module does not log is None. A diverged
-    training has no end to measure. The model is left with either weights.
+    training has no end to measure. The model is left with either weights. Accuracy on the training set is `val_acc`
+    over the data module's `train_eval_dataloader` if it has one, else over its train loader, augmentation and all.
     """
+
+    def evaluate(prefix: str) -> dict[str, float | None]:
+        seed_all(seed)  # a loader of somebody's own may draw, and a resumed run must draw the same
+        found = _evaluate(trainer, model, datamodule, train_accuracy)
+        return {f"{prefix}_{name}": number for name, number in found.items()}
+
     # These are not points of a curve.
     trainer.loggers = []
     numbers: dict[str, Any] = {
@@ -32,14 +41,14 @@ def measure(
     }
     if not watch.diverged:
         numbers |= {"final_val_loss": watch.last.get("val_loss"), "final_val_acc": watch.last.get("val_acc")}
-        numbers |= _prefixed("final", _evaluate(trainer, model, datamodule, train_accuracy))
+        numbers |= evaluate("final")
     if watch.early_stop_weights is not None:
         if not watch.diverged and watch.early_stop.get("step") == watch.last.get("step"):
             same = {f"early_stop_{key[6:]}": numbers[key] for key in numbers if key.startswith("final_t")}
             return numbers | same
         weights: Weights = watch.early_stop_weights
         model.load_state_dict(weights)
-        numbers |= _prefixed("early_stop", _evaluate(trainer, model, datamodule, train_accuracy))
+        numbers |= evaluate("early_stop")
     return numbers
 
 
@@ -56,7 +65,3 @@ def _evaluate(
         for logged in trainer.validate(model, dataloaders=make(), verbose=False):
             found["train_acc"] = logged.get("val_acc")
     return {name: shortest(found.get(name)) for name in ("test_loss", "test_acc", "train_acc")}
-
-
-def _prefixed(prefix: str, numbers: dict[str, float | None]) -> dict[str, float | None]:
-    return {f"{prefix}_{name}": number for name, number in numbers.items()}

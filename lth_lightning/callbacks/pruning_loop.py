@@ -207,33 +207,39 @@ class PruningLoop(Callback):
         # Batches that are accumulated for step k + 1 end at step k as well: its own is the first.
         if step != self._step and self._training.is_ticket and self._training.level == 0 and step == self.rewind_step:
             self._save_rewind_point(trainer)
-        self._step = step
         if not self._long_batches and trainer.is_global_zero:
             self._display.step(step)
+        if not trainer.enable_validation and step != self._step and step % self.evaluate_every == 0:
+            self._interval_ended(trainer, pl_module)
+        self._step = step
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.training and trainer.state.fn != "fit":
-            return
-        row = self.evaluated(trainer, pl_module)
+        if trainer.state.fn == "fit":
+            self._interval_ended(trainer, pl_module)
+
+    def _interval_ended(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self._training is not None
+        self.evaluated(trainer, pl_module)
         if self.watch.diverged:
             trainer.should_stop = True
+        # A checkpoint holds no gradients: none within an accumulation.
         elif (
-            row["step"] - self._saved_step >= self.checkpoint_every  # type: ignore[operator]
-            # A checkpoint holds no gradients: none within an accumulation.
+            trainer.global_step - self._saved_step >= self.checkpoint_every
             and not trainer.fit_loop._should_accumulate()
         ):
             self._saved_step = trainer.global_step
-            trainer.save_checkpoint(self._training.folder / CHECKPOINT)  # type: ignore[union-attr]
+            trainer.save_checkpoint(self._training.folder / CHECKPOINT)
 
     def evaluated(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float | int | None]:
-        """Record the evaluation that the trainer has just made."""
+        """Record the evaluation that the trainer has just made, or the training loss alone where it makes none."""
         names = ["val_loss", "val_acc", *(TEST_COLUMNS if self.test_curve else ())]
         values = [trainer.callback_metrics.get(name) for name in names]
         known = [i for i, value in enumerate(values) if value is not None]
         train_loss = self.watch.train_loss()
-        stack = [torch.as_tensor(values[i]).float().to(pl_module.device) for i in known]
+        device = trainer.strategy.root_device  # the module's own is the CPU once the fit has ended
+        stack = [torch.as_tensor(values[i]).float().to(device) for i in known]
         if train_loss is not None:
-            stack.append(train_loss.float().to(pl_module.device))
+            stack.append(train_loss.float().to(device))
         # One transfer for all; the mean over ranks gives every rank the same numbers, and the same decisions.
         together = torch.stack(stack) if stack else torch.zeros(0)
         if trainer.world_size > 1:
@@ -248,6 +254,12 @@ class PruningLoop(Callback):
             self._metrics.append(row)
             self._display.step(trainer.global_step, row)
         return row
+
+    @staticmethod
+    def unknown_metrics(trainer: Trainer) -> list[str]:
+        """What the module logs, where none of it has a name that is recorded."""
+        logged = {name for name in trainer.callback_metrics if name not in ("step", "epoch")}
+        return [] if logged & {"val_loss", "val_acc", *TEST_COLUMNS} else sorted(logged)
 
     def _save_rewind_point(self, trainer: Trainer) -> None:
         """Keep the weights of step k and where Lightning's loops and schedules stood, not the optimizer's state."""

@@ -23,6 +23,12 @@ class EpochReplay:
     def __init__(self, loader: Any, trainer: Trainer, seed: int) -> None:
         self._loader, self._trainer, self._seed = loader, trainer, seed
 
+    def __getattr__(self, name: str) -> Any:
+        # `trainer.train_dataloader.batch_size` and the like are the loader's own.
+        if name == "_loader":
+            raise AttributeError(name)
+        return getattr(self._loader, name)
+
     def __len__(self) -> int:
         return len(self._loader)
 

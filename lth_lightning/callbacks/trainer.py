@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, ModelSummary, ProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, ModelSummary, ProgressBar, Timer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from pytorch_lightning.utilities import rank_zero_only
@@ -27,9 +27,16 @@ def refuse_unfit(trainer: Trainer) -> None:
         )
     if trainer.val_check_interval not in (None, 1.0):
         raise UserError("trainer.val_check_interval counts batches: set --pruning.evaluate_every, in steps, instead.")
-    if getattr(trainer, "fast_dev_run", False):
+    for flag in ("fast_dev_run", "barebones", "overfit_batches"):
+        if getattr(trainer, flag, False):
+            raise UserError(
+                f"trainer.{flag} skips what a run consists of: set --trainer.max_steps to a few steps instead."
+            )
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    if any(isinstance(callback, (EarlyStopping, Timer)) for callback in callbacks):
         raise UserError(
-            "trainer.fast_dev_run skips what a run consists of: set --trainer.max_steps to a few steps instead."
+            "Trainings of a run have their full length, and the early-stop step is found afterwards: "
+            "drop EarlyStopping and trainer.max_time, and set --trainer.max_steps."
         )
     if trainer.max_steps == 0 or trainer.max_epochs == 0:
         raise UserError("A training of 0 steps finds no ticket: set --trainer.max_steps to 1 or more.")
@@ -41,6 +48,8 @@ def wants_ordinary_batches(trainer: Trainer) -> str | None:
         return "gradient_clip_val"
     if trainer.accumulate_grad_batches != 1:
         return "accumulate_grad_batches"
+    if trainer.limit_train_batches != 1.0:
+        return "limit_train_batches"
     return None
 
 
@@ -63,6 +72,7 @@ def adopt(
     *,
     evaluate_every: int,
     long_steps: int | None,
+    keep_display: bool = False,
 ) -> None:
     """Set `trainer` up for one training.
 
@@ -72,10 +82,12 @@ def adopt(
         logger: the training's TensorBoard logger.
         evaluate_every: optimizer steps between evaluations.
         long_steps: for long batches the training's steps; None for ordinary batches.
+        keep_display: leave Lightning's progress bar and summary on.
     """
     # Lightning's own display, checkpoints and loggers come with a bare `Trainer(max_steps=…)`; the run has its own.
     theirs: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    kept = [c for c in theirs if not isinstance(c, (ProgressBar, ModelSummary)) and not _default(c)]
+    dropped = () if keep_display else (ProgressBar, ModelSummary)
+    kept = [c for c in theirs if not isinstance(c, dropped) and not _default(c)]
     trainer.callbacks = [*kept, loop]  # type: ignore[attr-defined]
     trainer.loggers = [g for g in trainer.loggers if not _default_logger(g, trainer)] + ([logger] if logger else [])
     trainer.num_sanity_val_steps = 0
@@ -96,7 +108,10 @@ def adopt(
 
 
 def _default(callback: Callback) -> bool:
-    return type(callback) in (Checkpoint, ModelCheckpoint) and callback.dirpath is None  # type: ignore[attr-defined]
+    """Whether it is the checkpoint callback that every Trainer makes for itself."""
+    if type(callback) is not ModelCheckpoint:
+        return False
+    return callback.dirpath is None and callback.filename is None and callback.monitor is None
 
 
 def _default_logger(logger: object, trainer: Trainer) -> bool:

@@ -31,9 +31,6 @@ class Classifier(pl.LightningModule):
         lr_scheduler: makes a scheduler from the optimizer, stepped after every optimizer step.
     """
 
-    multi_step: bool = True
-    """Whether `use_long_batches` exists: drivers give any other module ordinary batches."""
-
     def __init__(
         self,
         net: nn.Module,

@@ -30,6 +30,11 @@ def snapshot(model: nn.Module, device: torch.device | str | None = None) -> Weig
     }
 
 
+def to_cpu(weights: Mapping[str, Any]) -> Weights:
+    """The same state dict on the CPU, for a file that any machine can read."""
+    return {name: value.cpu() if isinstance(value, Tensor) else value for name, value in weights.items()}
+
+
 def check_fits(model: nn.Module, weights: Mapping[str, Any], source: str) -> None:
     """Raise UserError naming the first entry that `model` and `weights` do not share, or have in other shapes."""
     own = model.state_dict()

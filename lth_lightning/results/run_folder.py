@@ -34,6 +34,8 @@ def claim(experiment: str, root: Path = Path("lightning_logs")) -> Path:
         # A process that Lightning's launcher started for a further device: rank 0 has claimed already.
         return Path(local)
     under_torchrun = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ
+    if not under_torchrun and os.environ.get("SLURM_PROCID", "0") != "0" and "SLURM_JOB_NAME" in os.environ:
+        raise UserError("Tasks of one job cannot agree on a folder: start the command once a node, or with torchrun.")
     rank = int(os.environ.get("RANK", "0")) if under_torchrun else 0
     store = next(iter(rendezvous("env://")))[0] if under_torchrun else None
     if rank == 0:

@@ -99,7 +99,7 @@ def verdict(records: Sequence[Record]) -> str:
 
 
 def _against_controls(points: Sequence[Point], winners: Sequence[Point]) -> list[str]:
-    """At the sparsest winning level (else the sparsest level of all) that the control has, ticket against control."""
+    """At the last winning level (else the last level of all) that the control has, ticket against control."""
     sentences = []
     tickets = {p.level: p for p in points if p.arm == TICKET and p.early_stop_step and p.early_stop_test_acc}
     for arm in sorted({p.arm for p in points if p.arm != TICKET}):

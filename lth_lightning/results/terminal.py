@@ -13,7 +13,7 @@ def results_table(records: Sequence[Record]) -> Table:
     points = summarize(records)
     winners = {point.level for point in winning_levels(points) or []}
     table = Table(
-        title="Mean (minimum-maximum) over trials; * winning ticket",
+        title="Mean (minimum-maximum) over replicates and trials; * winning ticket",
         title_justify="left",
         box=None,
         pad_edge=False,
