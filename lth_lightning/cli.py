@@ -1,17 +1,16 @@
 """The command line: a LightningCLI whose `fit` is a run of a PruningLoop."""
 
 import errno
-import logging
 import re
 import signal
 import sys
-import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -26,6 +25,7 @@ from lth_lightning.callbacks import Control, PruningLoop
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.estimate import describe
+from lth_lightning.callbacks.quiet import quiet
 from lth_lightning.callbacks.trainer import is_rank_zero
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
@@ -55,7 +55,8 @@ class LTHCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str]) -> None:
         self._words = list(args)
-        strict = {"exit_on_error": False}
+        # No abbreviations: `--pruning.level 3` must not pass for `--pruning.levels 3`.
+        strict = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             args=list(args),
             seed_everything_default=0,
@@ -95,6 +96,12 @@ class LTHCLI(LightningCLI):
             default=None,
             help="Name of the run's folder; the config's by default.",
         )
+        parser.add_argument(
+            "--threads",
+            type=int | None,
+            default=None,
+            help="CPU threads of each process; torch's choice by default. Equal counts give equal bits.",
+        )
         parser.add_argument("--logs", type=str, default="lightning_logs", help="Folder that runs are kept in.")
         parser.add_argument(
             "--resume",
@@ -126,16 +133,25 @@ class LTHCLI(LightningCLI):
             raise UserError("seed_everything is what all draws of a run come from: give an integer.")
 
     def instantiate_classes(self) -> None:
-        self.config_init = self.parser.instantiate_classes(self.config)
+        self.config_init = self._instantiate_all()
         self._init = self.config_init[self.subcommand]
         self.datamodule = self._init.get("data")
         self.model = self._init.get("model")
+        if threads := self._init["threads"]:
+            torch.set_num_threads(threads)
         # `fit` makes a fresh Trainer for each training; only the class is asked for its method.
         self.trainer: Any = self.trainer_class if self.subcommand == "fit" else self._make_trainer()
 
     def _instantiate(self) -> Namespace:
         """Fresh objects of everything in the config. The Trainer's group stays a namespace."""
-        return self.parser.instantiate_classes(self.config)[self.subcommand]
+        return self._instantiate_all()[str(self.subcommand)]
+
+    def _instantiate_all(self) -> Namespace:
+        try:
+            return self.parser.instantiate_classes(self.config)
+        except ValueError as error:
+            # What a class's own `__init__` raised says more than the parser's list of types that did not fit.
+            raise _root(error) from None
 
     def _make_trainer(self, training: Training | None = None) -> pl.Trainer:
         options = self._instantiate()["trainer"]
@@ -151,6 +167,8 @@ class LTHCLI(LightningCLI):
     def fit(self, model: pl.LightningModule, datamodule: pl.LightningDataModule | None = None) -> None:
         """The whole run."""
         options = self._init["trainer"]
+        if options["max_steps"] == -1 and options["max_epochs"] is None:
+            raise UserError("A training needs an end: set --trainer.max_steps or --trainer.max_epochs.")
         display = Display(has_bars=not (options["enable_progress_bar"] or options["enable_model_summary"]))
         loop: PruningLoop = self._init["pruning"]
         seed: int = self._init["seed_everything"]
@@ -220,7 +238,6 @@ class LTHCLI(LightningCLI):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM."""
-    _quiet()
     terminated: list[int] = []
 
     def on_sigterm(signum: int, _: Any) -> None:
@@ -233,7 +250,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     before = signal.signal(signal.SIGTERM, on_sigterm)
     try:
-        LTHCLI(arguments.prepare(words))
+        with quiet():
+            LTHCLI(arguments.prepare(words))
         return 0
     except (UserError, ArgumentError, MisconfigurationException) as error:
         return _complain(str(error))
@@ -246,9 +264,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say(f"\nStopped. {resume.advice()}")
         return 130
-    except BaseException as error:
-        if not terminated and (mistake := _mistake_behind(error)):
-            return _complain(str(mistake))
+    except BaseException:
         # Under SIGTERM another process's end can surface here as an error of the connection to it.
         if not terminated:
             raise
@@ -258,10 +274,10 @@ def main(args: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, before)
 
 
-def _mistake_behind(error: BaseException | None) -> UserError | None:
-    """The UserError that `error` was raised for: the parser wraps what a class's `__init__` raises."""
-    while error is not None and not isinstance(error, UserError):
-        error = error.__cause__ or error.__context__
+def _root(error: BaseException) -> BaseException:
+    """What `error` was raised for."""
+    while behind := error.__cause__ or error.__context__:
+        error = behind
     return error
 
 
@@ -298,17 +314,3 @@ def _subclasses(base: type) -> set[type]:
 def _say(text: str) -> None:
     if is_rank_zero():
         print(text, file=sys.stderr)
-
-
-def _quiet() -> None:
-    """Lightning's tips and notices are for a single fit; a run makes hundreds."""
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for message in (
-        ".*does not have many workers.*",
-        ".*instantiate_classes.*",
-        ".*smaller than the logging interval.*",
-        ".*`isinstance\\(treespec, LeafSpec\\)`.*",
-    ):
-        warnings.filterwarnings("ignore", message)
-    warnings.filterwarnings("ignore", module="pytorch_lightning.*")

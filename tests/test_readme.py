@@ -57,6 +57,16 @@ def test_the_criterion_of_ones_own_runs_from_the_readme(tmp_path: Path, monkeypa
     assert moved[mask].min() >= moved[~mask].max()
 
 
+def test_the_control_of_ones_own_runs_from_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    code = next(block for block in blocks("python") if "class SignFlip" in block)
+    (tmp_path / "flip.py").write_text(code)
+    words = ["--trainer.max_steps=40", "--pruning.levels=1", "--replicates=1", "--pruning.controls=[flip.SignFlip]"]
+    assert main(["fit", "--config", "quickstart", *words]) == 0
+    assert (tmp_path / "lightning_logs/quickstart/version_0/replicate_0/sign_flip_0/level_01/result.json").exists()
+
+
 def test_the_loop_in_plain_pytorch_runs_as_printed() -> None:
     code = next(block for block in blocks("python") if "MaskKeeper(model, mask)" in block)
     model = nn.Sequential(nn.Linear(20, 50), nn.ReLU(), nn.Linear(50, 10))

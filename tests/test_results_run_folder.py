@@ -214,3 +214,10 @@ def test_tidying_takes_what_killed_processes_left_and_nothing_else(tmp_path):
     tidy(tmp_path)
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == set(stay)
+
+
+def test_a_run_has_one_owner_at_a_time(tmp_path):
+    with folders.owned(tmp_path), pytest.raises(UserError, match="Another process is at work"), folders.owned(tmp_path):
+        pass
+    with folders.owned(tmp_path):
+        pass

@@ -42,7 +42,7 @@ def test_points_are_means_and_ranges_over_replicates():
     )
     assert points == [
         Point(
-            level=0, arm="ticket", density=1.0, trials=3, diverged=0,
+            level=0, arm="ticket", density=1.0, trials=3, diverged=0, falling=False,
             early_stop_step=Spread(1_000, 700, 1_300),
             early_stop_test_acc=Spread(0.75, 0.5, 1.0),
             final_test_acc=Spread(0.5, 0.25, 0.75),
@@ -262,3 +262,13 @@ def test_the_table_gives_percents_ranges_and_stars():
 
 def test_the_table_of_no_records_is_empty():
     assert lines([])[1:] == []
+
+
+def test_there_is_no_verdict_where_the_dense_networks_loss_was_still_falling():
+    steps = record(0).steps
+    records = [record(0, steps, replicate=r) for r in (0, 1)]
+    records += [record(1, steps, replicate=r) for r in (0, 1)]
+    assert winning_levels(summarize(records)) is None
+    assert "Train longer" in verdict(records)
+    records[0].early_stop_step = steps - 1  # one replicate has an early stop: there is something to compare with
+    assert winning_levels(summarize(records)) is not None

@@ -64,7 +64,7 @@ class Display:
         if self._bars and self._level is not None and self._run is not None:
             self._bars.update(self._level, completed=step)
             if row and row.get("val_acc") is not None:
-                self._bars.update(self._level, info=f"val acc {row['val_acc']:.4f}")
+                self._bars.update(self._level, info=f"val acc {row['val_acc']:.2%}")
             self._bars.update(self._run, info=self._left(step))
 
     def end(self, record: Record, training: Training) -> None:
@@ -107,9 +107,9 @@ def _outcome(record: Record) -> str:
     if record.early_stop_step is not None:
         parts.append(f"early stop at step {record.early_stop_step}")
     if record.early_stop_test_acc is not None:
-        parts.append(f"test accuracy there {record.early_stop_test_acc:.4f}")
+        parts.append(f"test accuracy there {record.early_stop_test_acc:.2%}")
     if record.final_test_acc is not None:
-        parts.append(f"at the end {record.final_test_acc:.4f}")
+        parts.append(f"at the end {record.final_test_acc:.2%}")
     if record.seconds is not None:
         parts.append(duration(record.seconds))
     return ", ".join(parts)

@@ -19,6 +19,7 @@ from lth_lightning.callbacks.fit_watch import FitWatch
 from lth_lightning.callbacks.measure import measure
 from lth_lightning.callbacks.origin import Origins, fresh_model
 from lth_lightning.callbacks.plan import plan_trainings
+from lth_lightning.callbacks.quiet import quiet
 from lth_lightning.callbacks.replay import replaying
 from lth_lightning.data import StepPlan, TensorDataModule
 from lth_lightning.errors import UserError
@@ -60,11 +61,16 @@ class Driver:
 
     def run(self, *, experiment: str, logs: Path, folder: Path | None, config: str) -> list[Record]:
         """Check everything that can be checked, claim a folder, and make the trainings."""
+        with quiet():
+            return self._prepare_and_run(experiment, logs, folder, config)
+
+    def _prepare_and_run(self, experiment: str, logs: Path, folder: Path | None, config: str) -> list[Record]:
         self.prepare()
         self.folder = self.loop.folder = folder or run_folder.claim(experiment, logs)
         run_folder.share(self.folder)
         try:
-            return self._run(config)
+            with run_folder.owned(self.folder) if trainers.is_rank_zero() else nullcontext():
+                return self._run(config)
         finally:
             run_folder.unshare()
             self.display.stop()
@@ -191,7 +197,10 @@ class Driver:
                 self._check_length(training, trainer, start, steps)
                 self._evaluate_last_step(training, trainer, model, watch)
             if unknown := self.loop.unknown_metrics(trainer):
-                self._tell(f"Of what the module logs ({', '.join(unknown)}) nothing is called val_loss or val_acc.")
+                self._tell(
+                    f"Of what the module logs ({', '.join(unknown)}) nothing is called val_loss or val_acc: "
+                    "the results will have empty cells."
+                )
             return self._finish(training, trainer, model, watch, start.mask, bool(logger))
 
     def _check_length(self, training: Training, trainer: Trainer, start: Start, steps: int | None) -> None:

@@ -1,8 +1,10 @@
 """The folder of a run: where it is, what it holds, and that one process at a time owns its making."""
 
 import contextlib
+import fcntl
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from torch.distributed.rendezvous import rendezvous
@@ -100,6 +102,25 @@ def run_of(level: Path) -> Path:
 def finished(training: Training) -> bool:
     """A training is done when its result.json, written last, exists."""
     return (training.folder / RESULT).exists()
+
+
+@contextlib.contextmanager
+def owned(run: Path) -> Iterator[None]:
+    """Within it no other process can own the run; the system lets go of it when this one ends, however it ends.
+
+    Raises UserError where another owns it.
+    """
+    descriptor = os.open(run, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"Another process is at work on {run}: wait for it, or stop it first.") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def tidy(run: Path) -> None:

@@ -32,6 +32,8 @@ class Point:
     density: float
     trials: int
     diverged: int
+    falling: bool
+    """Whether the validation loss was lowest at the last step of all its trainings: they were too short."""
     early_stop_step: Spread | None
     early_stop_test_acc: Spread | None
     final_test_acc: Spread | None
@@ -52,6 +54,7 @@ def summarize(records: Sequence[Record]) -> list[Point]:
                 density=group[0].density,
                 trials=len(ok),
                 diverged=len(group) - len(ok),
+                falling=bool(ok) and all(record.early_stop_step == record.steps for record in ok),
                 early_stop_step=Spread.of(record.early_stop_step for record in ok),
                 early_stop_test_acc=Spread.of(record.early_stop_test_acc for record in ok),
                 final_test_acc=Spread.of(record.final_test_acc for record in ok),
@@ -64,13 +67,13 @@ def winning_levels(points: Sequence[Point]) -> list[Point] | None:
     """Levels whose ticket is, on average, at least as accurate as the dense network at early stop, and no later.
 
     The hypothesis' own terms (LTH section 1: commensurate accuracy in at most as many steps). None where the dense
-    network or all tickets lack the numbers.
+    network or all tickets lack the numbers, or the dense network was trained too briefly to have an early stop.
     """
     tickets = [p for p in points if p.arm == TICKET and p.early_stop_step and p.early_stop_test_acc]
     # A run that starts from a ticket has no dense network: its level 0 is pruned already.
     dense = next((p for p in tickets if p.level == 0 and p.density == 1), None)
     others = [p for p in tickets if p.level > 0]
-    if dense is None or not others:
+    if dense is None or dense.falling or not others:
         return None
     return [p for p in others if _mean(p.early_stop_test_acc) >= _mean(dense.early_stop_test_acc)
             and _mean(p.early_stop_step) <= _mean(dense.early_stop_step)]  # fmt: skip
@@ -84,6 +87,11 @@ def verdict(records: Sequence[Record]) -> str:
     basis = (
         f"the mean of {replicates} replicates" if replicates > 1 else "a single replicate, so chance is not excluded"
     )
+    if any(point.falling and point.arm == TICKET and point.density == 1 for point in points):
+        return (
+            "No verdict: the dense network's validation loss was still falling at its last step, so there is no early "
+            "stop to compare with. Train longer (--trainer.max_steps)."
+        )
     if winners is None:
         return "No verdict: it needs a dense level 0, a pruned level, and val_loss and test_acc of both."
     if not winners:

@@ -1,0 +1,25 @@
+"""Lightning's notices and tips are for a single fit; a run makes hundreds."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within it, Lightning logs errors alone, and warns of nothing that a run sees to."""
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for message in (".*LeafSpec.*", ".*instantiate_classes.*", ".*skip_none.*", ".*JSONARGPARSE_DEPRECATION.*"):
+                warnings.filterwarnings("ignore", message)
+            warnings.filterwarnings("ignore", module="pytorch_lightning.*")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
