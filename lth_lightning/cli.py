@@ -4,6 +4,7 @@ import errno
 import re
 import signal
 import sys
+import traceback
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,6 @@ from lth_lightning.callbacks.quiet import quiet
 from lth_lightning.callbacks.trainer import is_rank_zero
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
-from lth_lightning.files import read_pt
 from lth_lightning.models import Classifier
 from lth_lightning.pruning import Score
 from lth_lightning.pruning.rewind import check_fits
@@ -137,7 +137,10 @@ class LTHCLI(LightningCLI):
         self._init = self.config_init[self.subcommand]
         self.datamodule = self._init.get("data")
         self.model = self._init.get("model")
-        if threads := self._init["threads"]:
+        threads = self._init["threads"]
+        if threads is not None and threads < 1:
+            raise UserError(f"--threads is {threads}: give 1 or more, or leave the choice to torch.")
+        if threads:
             torch.set_num_threads(threads)
         # `fit` makes a fresh Trainer for each training; only the class is asked for its method.
         self.trainer: Any = self.trainer_class if self.subcommand == "fit" else self._make_trainer()
@@ -151,7 +154,7 @@ class LTHCLI(LightningCLI):
             return self.parser.instantiate_classes(self.config)
         except ValueError as error:
             # What a class's own `__init__` raised says more than the parser's list of types that did not fit.
-            raise _root(error) from None
+            raise _own_error(error) from None
 
     def _make_trainer(self, training: Training | None = None) -> pl.Trainer:
         options = self._instantiate()["trainer"]
@@ -198,7 +201,8 @@ class LTHCLI(LightningCLI):
         if records:
             display.console.print(results_table(records))
             display.note(verdict(records))
-            display.note(f"Curves: tensorboard --logdir {loop.folder}   Table: {loop.folder}/results.csv")
+            curves = "" if options["logger"] is False else f"Curves: tensorboard --logdir {loop.folder}   "
+            display.note(f"{curves}Table: {loop.folder}/results.csv")
 
     def _resolved(self) -> str:
         """The config as YAML with which `lth fit --config` repeats the run."""
@@ -228,7 +232,7 @@ class LTHCLI(LightningCLI):
                 f"{file} does not exist: the level is not finished, or it is a control's, whose weights are kept with "
                 "pruning.save_controls alone."
             )
-        if "state_dict" not in read_pt(file):  # a Lightning checkpoint is read by Lightning
+        if file.suffix != ".ckpt":  # a Lightning checkpoint is read by Lightning
             weights = read_format(file, ("weights",))["weights"]
             check_fits(model, weights, str(file))
             model.load_state_dict(weights)
@@ -274,10 +278,14 @@ def main(args: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, before)
 
 
-def _root(error: BaseException) -> BaseException:
-    """What `error` was raised for."""
-    while behind := error.__cause__ or error.__context__:
-        error = behind
+def _own_error(error: BaseException) -> BaseException:
+    """The first error behind `error` that the parser did not make; `error` itself where there is none."""
+    behind: BaseException | None = error
+    while behind is not None:
+        frames = list(traceback.walk_tb(behind.__traceback__))
+        if isinstance(behind, UserError) or (frames and "jsonargparse" not in frames[-1][0].f_code.co_filename):
+            return behind
+        behind = behind.__cause__ or behind.__context__
     return error
 
 

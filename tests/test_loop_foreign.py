@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lth_lightning.callbacks import PruningLoop
 from lth_lightning.cli import main
 from lth_lightning.errors import UserError
+from lth_lightning.models import LeNet300
 
 
 class OnlyTrains(pl.LightningModule):
@@ -140,9 +141,83 @@ def test_a_training_that_a_callback_cuts_short_is_not_recorded(tmp_path: Path) -
     assert not list(tmp_path.rglob("result.json"))
 
 
-def test_limited_train_batches_limit_them(tmp_path: Path) -> None:
-    records = go(tmp_path, {"levels": 0}, max_epochs=2, limit_train_batches=3)
-    assert records[0].steps == 6
+@pytest.mark.parametrize("limit", [1, 3])
+def test_limited_train_batches_limit_them(tmp_path: Path, limit: int) -> None:
+    records = go(tmp_path, {"levels": 0}, max_epochs=2, limit_train_batches=limit)
+    assert records[0].steps == 2 * limit
+
+
+class Stateful(DataLoader):
+    """A loader that can say where it stands, as torchdata's does."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.given, self.skip = 0, 0
+
+    def __iter__(self) -> Any:
+        for index, batch in enumerate(super().__iter__()):
+            if index >= self.skip:
+                self.given = index + 1
+                yield batch
+        self.given, self.skip = 0, 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"given": self.given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.skip = state["given"]
+
+
+def test_a_loader_that_keeps_its_own_position_is_not_moved_on_twice(tmp_path: Path) -> None:
+    class Module(Looks):
+        def train_dataloader(self) -> DataLoader:
+            return Stateful(super().train_dataloader().dataset, batch_size=7, shuffle=True, drop_last=True)
+
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            if trainer.global_step == 14:
+                raise Killed
+
+    def run(name: str, *callbacks: pl.Callback, folder: Path | None = None) -> Path:
+        loop = PruningLoop(levels=0, evaluate_every=3, checkpoint_every=3)
+        go(tmp_path / name, loop, model=Module, own_data=True, callbacks=lambda _: callbacks, folder=folder)
+        return tmp_path / name / "run" / "version_0"
+
+    whole = run("whole")
+    with pytest.raises(Killed):
+        run("part", Stop())
+    assert_same(whole, run("part", folder=tmp_path / "part" / "run" / "version_0"))
+
+
+def test_a_network_of_ones_own_may_configure_its_optimizer_as_it_likes(tmp_path: Path) -> None:
+    class Own(LeNet300):
+        def configure_optimizers(self) -> torch.optim.Optimizer:  # type: ignore[override]
+            return torch.optim.SGD(self.parameters(), lr=1 / self.trainer.max_steps)
+
+    records = go(tmp_path, {"levels": 1}, model=lambda: Own(shape=(1, 8, 8), hidden=(16, 8)))
+    assert [record.status for record in records] == ["ok", "ok"]
+
+
+def test_a_classs_own_message_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "told.py").write_text(
+        "from lth_lightning.data import Digits\n"
+        "from lth_lightning.errors import UserError\n"
+        "class Data(Digits):\n"
+        "    def __init__(self):\n"
+        "        try:\n"
+        "            {}['k']\n"
+        "        except KeyError:\n"
+        "            raise UserError('give k as 3') from None\n"
+        "class Bug(Digits):\n"
+        "    def __init__(self):\n"
+        "        raise RuntimeError('my own bug')\n"
+    )
+    assert main(["fit", "--config", "quickstart", "--data", "told.Data"]) == 2
+    assert capsys.readouterr().err.strip() == "lth: give k as 3"
+    with pytest.raises(RuntimeError, match="my own bug"):
+        main(["fit", "--config", "quickstart", "--data", "told.Bug"])
 
 
 def test_without_a_logger_there_are_no_events(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from lth_lightning.callbacks.replay import replaying
 from lth_lightning.data import StepPlan, TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.files import read_pt, write_pt, write_text
+from lth_lightning.models import Classifier
 from lth_lightning.pruning import Mask, Schedule, Ticket, rewind, snapshot
 from lth_lightning.pruning.rewind import Weights, to_cpu
 from lth_lightning.pruning.ticket import FORMAT
@@ -103,11 +104,12 @@ class Driver:
             )
         trainer = self.make_trainer(Training(0, "ticket", 0, 0, Path()))
         trainers.refuse_unfit(trainer)
-        if hasattr(model, "use_long_batches"):
+        if getattr(type(model), "configure_optimizers", None) is Classifier.configure_optimizers:
             _check_optimizer(model, trainer)
         if isinstance(self.datamodule, TensorDataModule):
             self.datamodule.check_devices(trainer.world_size)
         self.device = trainer.strategy.root_device
+        self.logs = bool(trainer.loggers)  # none where the user has turned logging off
         self.steps = self._steps(trainer, self._long_steps(trainer, model))
         if self.steps:
             self._check_rewind_step(self.steps)
@@ -129,7 +131,7 @@ class Driver:
         pending = [training for order, training in planned.items() if order not in records]
         interrupted = {t for t in pending if (t.folder / CHECKPOINT).exists()}
         self._stopped = {(r.replicate, r.arm, r.trial): r.level for r in records.values() if r.status == DIVERGED}
-        self.board = SummaryBoard(self.folder, list(records.values())) if is_main else None
+        self.board = SummaryBoard(self.folder, list(records.values())) if is_main and self.logs else None
         if is_main:
             if self.ticket and self.ticket.rewind_step:
                 self._tell(
@@ -173,7 +175,7 @@ class Driver:
                 self.origins.write_mask(training, start.mask)
             checkpoint = self.origins.checkpoint_at(start, training, trainer)
         logger = None
-        if is_main and trainer.loggers:  # none where the user has turned logging off
+        if is_main and self.logs:
             purge = read_pt(checkpoint)["global_step"] + 1 if resume else None
             logger = trainers.logger_for(training.run, training.version, purge)
         trainers.adopt(
@@ -201,7 +203,7 @@ class Driver:
                     f"Of what the module logs ({', '.join(unknown)}) nothing is called val_loss or val_acc: "
                     "the results will have empty cells."
                 )
-            return self._finish(training, trainer, model, watch, start.mask, bool(logger))
+            return self._finish(training, trainer, model, watch, start.mask)
 
     def _check_length(self, training: Training, trainer: Trainer, start: Start, steps: int | None) -> None:
         done = trainer.global_step
@@ -218,13 +220,13 @@ class Driver:
         self, training: Training, trainer: Trainer, model: LightningModule, watch: FitWatch
     ) -> None:
         """An ordinary module's last step need not be an evaluation's."""
-        source = self.datamodule or model
-        can = trainers.gives(model, "validation_step") and trainers.gives(source, "val_dataloader")
-        if can and watch.last.get("step") != trainer.global_step:
+        if watch.last.get("step") == trainer.global_step:
+            return
+        if trainers.gives(model, "validation_step") and trainers.gives(self.datamodule or model, "val_dataloader"):
             trainer.loggers = []
             seed_all(training.seed(self.seed, "last"))
             trainer.validate(model, datamodule=self.datamodule, verbose=False)
-            self.loop.evaluated(trainer, model)
+        self.loop.evaluated(trainer, model)
 
     def _finish(
         self,
@@ -233,7 +235,6 @@ class Driver:
         model: LightningModule,
         watch: FitWatch,
         mask: Mask,
-        logs: bool,
     ) -> Record:
         """Measure, write what the next level needs, record; result.json last."""
         steps = trainer.global_step
@@ -262,12 +263,12 @@ class Driver:
             if training.is_ticket and training.level < self.schedule.levels[-1] and not watch.diverged:
                 following = training.ticket(training.level + 1)
                 self.origins.write_mask(following, self.origins.pruned(following))
-            if logs:
+            if self.board:
                 add_hyperparameters(training, record)
             record.write(training.folder)
             (training.folder / CHECKPOINT).unlink(missing_ok=True)
             write_table(training.run, read_records(training.run))
-            if self.board and logs:
+            if self.board:
                 self.board.add(record)
             self.display.end(record, training)
         # The others wait until the files that they will read are there.

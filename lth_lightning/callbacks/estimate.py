@@ -29,6 +29,9 @@ def describe(driver: Driver, console: Console, folder: Path | None = None) -> No
     trainings = driver.plan(folder or Path())
     if folder:
         trainings = [training for training in trainings if not run_folder.finished(training)]
+        if not trainings:
+            console.print("Nothing is left to do.")
+            return
     arms = Counter(training.arm for training in trainings)
     table = Table(box=None, pad_edge=False)
     for name in ("level", "weights left", "weights", *arms):

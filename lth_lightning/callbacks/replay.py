@@ -24,8 +24,9 @@ class EpochReplay:
         self._loader, self._trainer, self._seed = loader, trainer, seed
 
     def __getattr__(self, name: str) -> Any:
-        # `trainer.train_dataloader.batch_size` and the like are the loader's own.
-        if name == "_loader":
+        # `trainer.train_dataloader.batch_size` and the like are the loader's own. Not its position: Lightning would
+        # restore that, and the batches skipped here would be skipped twice.
+        if name in ("_loader", "state_dict", "load_state_dict"):
             raise AttributeError(name)
         return getattr(self._loader, name)
 

@@ -38,7 +38,7 @@ def refuse_unfit(trainer: Trainer) -> None:
             "Trainings of a run have their full length, and the early-stop step is found afterwards: "
             "drop EarlyStopping and trainer.max_time, and set --trainer.max_steps."
         )
-    if trainer.max_steps == 0 or trainer.max_epochs == 0:
+    if trainer.max_steps == 0 or trainer.max_epochs == 0 or trainer.limit_train_batches == 0:
         raise UserError("A training of 0 steps finds no ticket: set --trainer.max_steps to 1 or more.")
 
 
@@ -48,7 +48,8 @@ def wants_ordinary_batches(trainer: Trainer) -> str | None:
         return "gradient_clip_val"
     if trainer.accumulate_grad_batches != 1:
         return "accumulate_grad_batches"
-    if trainer.limit_train_batches != 1.0:
+    # The integer 1 is one batch, the float 1.0 all of them.
+    if isinstance(trainer.limit_train_batches, int) or trainer.limit_train_batches != 1.0:
         return "limit_train_batches"
     return None
 
@@ -111,7 +112,8 @@ def _default(callback: Callback) -> bool:
     """Whether it is the checkpoint callback that every Trainer makes for itself."""
     if type(callback) is not ModelCheckpoint:
         return False
-    return callback.dirpath is None and callback.filename is None and callback.monitor is None
+    named = callback.dirpath or callback.filename or callback.monitor
+    return not named and callback.save_top_k == 1 and callback.save_last is None
 
 
 def _default_logger(logger: object, trainer: Trainer) -> bool:

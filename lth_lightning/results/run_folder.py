@@ -93,8 +93,10 @@ def check_run(folder: Path) -> Path:
 
 def run_of(level: Path) -> Path:
     """The run that a level's folder belongs to; raises UserError where it is no level's folder."""
-    parents = level.resolve().parents
-    if len(parents) < 3 or not (parents[2] / CONFIG).is_file():
+    level = level.resolve()
+    parents = level.parents
+    is_level = level.name.startswith("level_") and len(parents) > 2 and parents[1].name.startswith("replicate_")
+    if not is_level or not (parents[2] / CONFIG).is_file():
         raise UserError(f"{level} is no level of a run: give a folder such as …/version_0/replicate_0/ticket/level_03.")
     return parents[2]
 

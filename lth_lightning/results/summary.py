@@ -89,8 +89,9 @@ def verdict(records: Sequence[Record]) -> str:
     )
     if any(point.falling and point.arm == TICKET and point.density == 1 for point in points):
         return (
-            "No verdict: the dense network's validation loss was still falling at its last step, so there is no early "
-            "stop to compare with. Train longer (--trainer.max_steps)."
+            "No verdict: the dense network's validation loss was lowest at its last evaluation, so there is no early "
+            "stop to compare with. Train longer (--trainer.max_steps) or evaluate more often "
+            "(--pruning.evaluate_every)."
         )
     if winners is None:
         return "No verdict: it needs a dense level 0, a pruned level, and val_loss and test_acc of both."
