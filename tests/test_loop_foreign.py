@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from loop_helpers import assert_same, go, level, load, rows, tiny
+from loop_helpers import StopAt, StoppedError, assert_same, go, level, load, rows, tiny
 from pytorch_lightning.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -60,14 +60,26 @@ class Looks(OnlyTrains):
         return self.val_dataloader()
 
 
-class Killed(Exception):  # noqa: N818
-    pass
-
-
 class StopInTest(pl.Callback):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         torch.rand(3)  # whatever was drawn before the kill
-        raise Killed
+        raise StoppedError
+
+
+def assert_goes_on(logs: Path, model: Any, stop: pl.Callback, **options: Any) -> tuple[Path, Path]:
+    """A run that `stop` stops and one that nobody stops end the same; both folders."""
+
+    def run(name: str, *callbacks: pl.Callback, folder: Path | None = None) -> Path:
+        loop = PruningLoop(rates={"linear": 0.2, "output": 0.2}, **options)
+        go(logs / name, loop, model=model, own_data=True, callbacks=lambda _: callbacks, folder=folder)
+        return logs / name / "run" / "version_0"
+
+    whole, part = run("whole"), logs / "part" / "run" / "version_0"
+    with pytest.raises(StoppedError):
+        run("part", stop)
+    assert (level(part, 0) / "last.ckpt").exists()
+    assert_same(whole, run("part", folder=part))
+    return whole, part
 
 
 def test_nan_is_noticed_without_any_validation(tmp_path: Path) -> None:
@@ -78,36 +90,13 @@ def test_nan_is_noticed_without_any_validation(tmp_path: Path) -> None:
 
 
 def test_a_module_without_validation_is_checkpointed_and_goes_on(tmp_path: Path) -> None:
-    class Stop(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            if trainer.global_step == 13:
-                raise Killed
-
-    def run(name: str, *callbacks: pl.Callback, folder: Path | None = None) -> Path:
-        loop = PruningLoop(levels=1, evaluate_every=4, checkpoint_every=4, rates={"linear": 0.2, "output": 0.2})
-        go(tmp_path / name, loop, model=OnlyTrains, own_data=True, callbacks=lambda _: callbacks, folder=folder)
-        return tmp_path / name / "run" / "version_0"
-
-    whole = run("whole")
-    with pytest.raises(Killed):
-        run("part", Stop())
-    assert (level(tmp_path / "part" / "run" / "version_0", 0) / "last.ckpt").exists()
-    assert_same(whole, run("part", folder=tmp_path / "part" / "run" / "version_0"))
+    whole, _ = assert_goes_on(tmp_path, OnlyTrains, StopAt(13), levels=1, evaluate_every=4, checkpoint_every=4)
     assert [row["step"] for row in rows(level(whole, 0) / "metrics.csv")] == ["4", "8", "12", "16", "20"]
 
 
 def test_measuring_draws_the_same_after_a_kill_between_fit_and_test(tmp_path: Path) -> None:
     """Accuracy on the training set is taken over a loader that shuffles and drops its last samples."""
-
-    def run(name: str, *callbacks: pl.Callback, folder: Path | None = None) -> Path:
-        loop = PruningLoop(levels=0, evaluate_every=5, checkpoint_every=5)
-        go(tmp_path / name, loop, model=Looks, own_data=True, callbacks=lambda _: callbacks, folder=folder)
-        return tmp_path / name / "run" / "version_0"
-
-    whole = run("whole")
-    with pytest.raises(Killed):
-        run("part", StopInTest())
-    assert_same(whole, run("part", folder=tmp_path / "part" / "run" / "version_0"))
+    assert_goes_on(tmp_path, Looks, StopInTest(), levels=0, evaluate_every=5, checkpoint_every=5)
 
 
 @pytest.mark.parametrize(
@@ -173,20 +162,7 @@ def test_a_loader_that_keeps_its_own_position_is_not_moved_on_twice(tmp_path: Pa
         def train_dataloader(self) -> DataLoader:
             return Stateful(super().train_dataloader().dataset, batch_size=7, shuffle=True, drop_last=True)
 
-    class Stop(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            if trainer.global_step == 14:
-                raise Killed
-
-    def run(name: str, *callbacks: pl.Callback, folder: Path | None = None) -> Path:
-        loop = PruningLoop(levels=0, evaluate_every=3, checkpoint_every=3)
-        go(tmp_path / name, loop, model=Module, own_data=True, callbacks=lambda _: callbacks, folder=folder)
-        return tmp_path / name / "run" / "version_0"
-
-    whole = run("whole")
-    with pytest.raises(Killed):
-        run("part", Stop())
-    assert_same(whole, run("part", folder=tmp_path / "part" / "run" / "version_0"))
+    assert_goes_on(tmp_path, Module, StopAt(14), levels=0, evaluate_every=3, checkpoint_every=3)
 
 
 def test_a_network_of_ones_own_may_configure_its_optimizer_as_it_likes(tmp_path: Path) -> None:
