@@ -27,7 +27,7 @@ def results_table(records: Sequence[Record]) -> Table:
         "test acc % there",
         "test acc % at the end",
     ):
-        table.add_column(name, justify="left" if name == "arm" else "right", overflow="fold")
+        table.add_column(name, justify="left" if name == "arm" else "right", overflow="fold", no_wrap=name == "arm")
     level = None
     for point in points:
         first = point.level != level
