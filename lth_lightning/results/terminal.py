@@ -16,18 +16,14 @@ def results_table(records: Sequence[Record]) -> Table:
         title="Mean (minimum-maximum) over replicates and trials; * winning ticket",
         title_justify="left",
         box=None,
+        padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for name in (
-        "level",
-        "weights left",
-        "arm",
-        "trials",
-        "early-stop step",
-        "test acc % there",
-        "test acc % at the end",
-    ):
-        table.add_column(name, justify="left" if name == "arm" else "right", overflow="fold", no_wrap=name == "arm")
+    for name in ("level", "weights", "arm", "trials"):
+        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name == "arm")
+    for name in ("early-stop step", "test acc % there", "test acc % at the end"):
+        # On a narrow terminal a range goes below its mean, but is not broken.
+        table.add_column(name, justify="right", min_width=len("(97.98-98.74)"))
     level = None
     for point in points:
         first = point.level != level
