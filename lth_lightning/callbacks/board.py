@@ -28,11 +28,13 @@ _SUFFIX = ".hparams"
 class SummaryBoard:
     """Curves whose x axis is the level: a TensorBoard run for each line of levels, in `<run>/summary/`.
 
-    Written anew from the records on resume.
+    Written anew from the records on resume. A line has one event file: TensorBoard reads files in the order of their
+    names, which is not that of their making within a second, and draws a line in the order it reads.
     """
 
     def __init__(self, run: Path, records: Sequence[Record]) -> None:
         self._folder = run / "summary"
+        self._writers: dict[Path, SummaryWriter] = {}
         if self._folder.exists():
             shutil.rmtree(self._folder)
         for record in records:
@@ -41,8 +43,16 @@ class SummaryBoard:
     def add(self, record: Record) -> None:
         """Add one training's point to its line."""
         training = Training(record.replicate, record.arm, record.trial, record.level, Path())
-        with SummaryWriter(str(self._folder / f"replicate_{record.replicate}" / training.label)) as writer:
-            _add_point(writer, record)
+        folder = self._folder / f"replicate_{record.replicate}" / training.label
+        if folder not in self._writers:
+            self._writers[folder] = SummaryWriter(str(folder))
+        _add_point(self._writers[folder], record)
+        self._writers[folder].flush()
+
+    def close(self) -> None:
+        """Close the event files."""
+        for writer in self._writers.values():
+            writer.close()
 
 
 def add_hyperparameters(training: Training, record: Record) -> None:

@@ -149,6 +149,8 @@ class Driver:
             if record.status == DIVERGED:
                 self._stopped[training.line] = training.level
         self.display.stop()
+        if self.board:
+            self.board.close()
         done = read_records(self.folder) if is_main else []
         if is_main:
             write_table(self.folder, done)

@@ -1,0 +1,29 @@
+"""TensorBoard's summary: a line for each arm, its points in the order of the levels, however fast they come."""
+
+from pathlib import Path
+from typing import Any
+
+from loop_helpers import go
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+
+def points(folder: Path, tag: str) -> list[Any]:
+    return [event.step for event in EventAccumulator(str(folder)).Reload().Scalars(tag)]
+
+
+def test_a_lines_points_are_in_order_also_after_a_resume(tmp_path: Path) -> None:
+    run = tmp_path / "run" / "version_0"
+    go(tmp_path, {"levels": 12}, steps=2)
+    line = run / "summary" / "replicate_0" / "ticket"
+    assert points(line, "level/density") == list(range(13))
+    go(tmp_path, {"levels": 14}, steps=2, folder=run)
+    assert points(line, "level/density") == list(range(15))
+    assert len(list(line.glob("events.*"))) == 1
+
+
+def test_each_training_has_its_row_of_hyperparameters(tmp_path: Path) -> None:
+    go(tmp_path, {"levels": 1}, steps=2)
+    for level in (0, 1):
+        folder = tmp_path / "run" / "version_0" / "replicate_0" / "ticket" / f"level_{level:02d}"
+        assert len(list(folder.glob("events.*.hparams"))) == 1
+        assert points(folder, "level/final_test_acc") == [level]
