@@ -33,6 +33,13 @@ def test_the_table_lists_every_config() -> None:
     assert table == {path.stem for path in config_folder().glob("*.yaml")}
 
 
+def test_the_table_counts_quickstarts_trainings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", "quickstart", "--dry-run"]) == 0
+    count = re.search(r"(\d+) trainings of 1,000 steps", capsys.readouterr().out)
+    assert count is not None
+    assert f"| `quickstart` | LeNet-300-100, Digits | {count[1]} of 1,000 steps |" in README
+
+
 def test_files_that_the_readme_links_to_exist() -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         path = ROOT / target
