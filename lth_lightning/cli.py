@@ -34,10 +34,8 @@ from lth_lightning.models import Classifier
 from lth_lightning.pruning import Score
 from lth_lightning.pruning.rewind import check_fits
 from lth_lightning.pruning.ticket import read_format
-from lth_lightning.results import Training
+from lth_lightning.results import Training, results_table, verdict
 from lth_lightning.results.run_folder import TRAINED
-from lth_lightning.results.summary import verdict
-from lth_lightning.results.terminal import results_table
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of a disk that cannot be written; any other OSError is somebody's bug, and keeps its traceback."""

@@ -31,7 +31,7 @@ class Display:
         self._level: TaskID | None = None
         self._trainings = self._done = 0
         self._began = 0.0
-        self._steps_seen = 0.0
+        self._seen = 0  # of this session
         self._steps = 0
 
     def note(self, text: str) -> None:
@@ -42,7 +42,7 @@ class Display:
 
     def start(self, trainings: int, done: int) -> None:
         """A run of so many trainings begins, or goes on with some `done`."""
-        self._trainings, self._done, self._began, self._steps_seen = trainings, done, time.monotonic(), 0.0
+        self._trainings, self._done, self._began, self._seen = trainings, done, time.monotonic(), 0
         if self._enabled and self.has_bars and self.console.is_terminal:
             self._bars = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(table_column=Column(no_wrap=True)),
@@ -70,7 +70,7 @@ class Display:
     def end(self, record: Record, training: Training) -> None:
         """A training is recorded."""
         self._done += 1
-        self._steps_seen += 1
+        self._seen += 1
         if self._bars and self._run is not None:
             self._bars.update(self._run, completed=self._done, info=self._left(0))
         if not self._bars:
@@ -90,10 +90,10 @@ class Display:
 
     def _left(self, step: int) -> str:
         """The time left, judging by the trainings of this session."""
-        seen = self._steps_seen + (step / self._steps if self._steps else 0)
+        seen = self._seen + (step / self._steps if self._steps else 0)
         if seen < 0.2:
             return ""
-        left = (time.monotonic() - self._began) / seen * (self._trainings - self._done - (seen - self._steps_seen))
+        left = (time.monotonic() - self._began) / seen * (self._trainings - self._done - (seen - self._seen))
         return f"about {duration(left)} left"
 
     def _left_line(self) -> str:

@@ -60,12 +60,9 @@ class Driver:
         self.ticket = Ticket.load(loop.ticket) if loop.ticket else None
         self._told: set[str] = set()
 
+    @quiet()
     def run(self, *, experiment: str, logs: Path, folder: Path | None, config: str) -> list[Record]:
         """Check everything that can be checked, claim a folder, and make the trainings."""
-        with quiet():
-            return self._prepare_and_run(experiment, logs, folder, config)
-
-    def _prepare_and_run(self, experiment: str, logs: Path, folder: Path | None, config: str) -> list[Record]:
         self.prepare()
         self.folder = self.loop.folder = folder or run_folder.claim(experiment, logs)
         run_folder.share(self.folder)
@@ -123,15 +120,15 @@ class Driver:
         is_main = trainers.is_rank_zero()
         trainings = self.plan(self.folder)
         # Every process looks once, here: later, rank 0 may have recorded what another is about to look at.
-        records = {record.order: record for record in read_records(self.folder)}
-        planned = {(t.replicate, t.arm, t.trial, t.level): t for t in trainings}
-        if dropped := [order for order in records if order not in planned]:
+        self._records = {record.order: record for record in read_records(self.folder)}
+        planned = {training.order: training for training in trainings}
+        if dropped := [order for order in self._records if order not in planned]:
             lost = Training(*dropped[0], self.folder)
             raise UserError(f"The run already holds {lost}, which this plan has not: a run can be extended, not cut.")
-        pending = [training for order, training in planned.items() if order not in records]
+        pending = [training for order, training in planned.items() if order not in self._records]
         interrupted = {t for t in pending if (t.folder / CHECKPOINT).exists()}
-        self._stopped = {(r.replicate, r.arm, r.trial): r.level for r in records.values() if r.status == DIVERGED}
-        self.board = SummaryBoard(self.folder, list(records.values())) if is_main and self.logs else None
+        self._stopped = {r.order[:3]: r.level for r in self._records.values() if r.status == DIVERGED}
+        self.board = SummaryBoard(self.folder, self._table()) if is_main and self.logs else None
         if is_main:
             if self.ticket and self.ticket.rewind_step:
                 self._tell(
@@ -151,12 +148,17 @@ class Driver:
         self.display.stop()
         if self.board:
             self.board.close()
-        done = read_records(self.folder) if is_main else []
-        if is_main:
-            write_table(self.folder, done)
-            # At the end: at the start another rank of a run that goes on may be writing already.
-            run_folder.tidy(self.folder)
-        return done
+        if not is_main:
+            return []
+        # Also where nothing was left to train: a kill may have come between the last result.json and the table.
+        write_table(self.folder, self._table())
+        # At the end: at the start another rank of a run that goes on may be writing already.
+        run_folder.tidy(self.folder)
+        return self._table()
+
+    def _table(self) -> list[Record]:
+        """All finished trainings, in the order of the table."""
+        return [self._records[order] for order in sorted(self._records)]
 
     def _is_stopped(self, training: Training) -> bool:
         """Whether its arm, or the ticket arm that its mask comes from, diverged at an earlier level."""
@@ -269,7 +271,8 @@ class Driver:
                 add_hyperparameters(training, record)
             record.write(training.folder)
             (training.folder / CHECKPOINT).unlink(missing_ok=True)
-            write_table(training.run, read_records(training.run))
+            self._records[record.order] = record
+            write_table(training.run, self._table())
             if self.board:
                 self.board.add(record)
             self.display.end(record, training)

@@ -19,7 +19,7 @@ OK, DIVERGED = "ok", "diverged"
 class Record:
     """A row of results.csv. Accuracies are fractions of 1, losses means over samples, seconds wall time.
 
-    A quantity that the module does not log is None, an empty cell.
+    A quantity that the module does not log, or that is NaN or infinite, is None, an empty cell.
     """
 
     replicate: int
@@ -44,10 +44,15 @@ class Record:
     final_train_acc: float | None = None
     seconds: float | None = None
 
+    def __post_init__(self) -> None:
+        # JSON lacks them; so a record is the same before it is written and after it is read.
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                setattr(self, name, None)
+
     def write(self, folder: Path) -> None:
-        """Write the training's result.json. NaN, which JSON lacks, becomes null."""
-        values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
-        write_text(folder / RESULT, json.dumps(values, indent=1) + "\n")
+        """Write the training's result.json."""
+        write_text(folder / RESULT, json.dumps(asdict(self), indent=1) + "\n")
 
     @property
     def order(self) -> tuple[int, str, int, int]:

@@ -29,6 +29,11 @@ class Training:
         return self.replicate, self.arm, self.trial
 
     @property
+    def order(self) -> tuple[int, str, int, int]:
+        """Replicate, arm, trial and level, as its `Record.order`."""
+        return *self.line, self.level
+
+    @property
     def label(self) -> str:
         """`ticket`, or a control's name and trial, such as `random_reinit_0`: the name of its folder."""
         return TICKET if self.is_ticket else f"{self.arm}_{self.trial}"
