@@ -3,10 +3,19 @@
 import os
 import sys
 
+from lth_lightning import __version__
+from lth_lightning.usage import usage
+
 
 def console() -> None:
     """Run the command line and exit with its code."""
-    from lth_lightning.cli import main
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        print(usage(), end="")
+        return
+    if sys.argv[1:] == ["--version"]:
+        print(f"lth {__version__}")
+        return
+    from lth_lightning.cli import main  # imported late: it brings torch
 
     # So that `--model my_file.MyModel` finds the file that lies where the command is typed.
     sys.path.append(os.getcwd())

@@ -8,6 +8,7 @@ import yaml
 
 from lth_lightning.errors import UserError
 from lth_lightning.results import run_folder
+from lth_lightning.shipped import config_folder, config_names
 
 ALIASES = {
     "--replicates": "--pruning.replicates",
@@ -19,12 +20,6 @@ ALIASES = {
 """Short names of options that people type often."""
 
 DEFAULT_CONFIG = "quickstart"
-
-
-def config_folder() -> Path:
-    """Where the shipped configs are: in the installed package, or beside it in a checkout."""
-    installed = Path(__file__).parent / "configs"
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "configs"
 
 
 def prepare(arguments: Sequence[str]) -> list[str]:
@@ -65,10 +60,7 @@ def _config(name: str) -> str:
     shipped = config_folder() / f"{name}.yaml"
     if shipped.is_file():
         return str(shipped)
-    known = ", ".join(
-        sorted(path.relative_to(config_folder()).with_suffix("").as_posix() for path in config_folder().rglob("*.yaml"))
-    )
-    raise UserError(f"There is no config '{name}': give a YAML file, or one of {known}.")
+    raise UserError(f"There is no config '{name}': give a YAML file, or one of {config_names()}.")
 
 
 def value_of(option: str, words: Sequence[str]) -> str | None:

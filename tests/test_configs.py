@@ -7,9 +7,9 @@ import pytest
 import torch
 import yaml
 
-from lth_lightning.arguments import config_folder
 from lth_lightning.cli import main
 from lth_lightning.data import CIFAR10, MNIST, Digits, FashionMNIST, Split
+from lth_lightning.shipped import config_folder
 
 CONFIGS = sorted(path.stem for path in config_folder().glob("*.yaml"))
 TINY = [

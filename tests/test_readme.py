@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from lth_lightning.arguments import config_folder
 from lth_lightning.cli import main
+from lth_lightning.shipped import config_folder
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -1,0 +1,33 @@
+"""What `lth --help` says: shown without importing torch, which takes seconds."""
+
+import textwrap
+
+from lth_lightning.shipped import config_names
+
+COMMANDS = {
+    "fit": "run an experiment: tickets and their controls, level by level",
+    "validate": "evaluate a level's trained weights on the validation set",
+    "test": "evaluate a level's trained weights on the test set",
+}
+
+EXAMPLES = {
+    "lth fit": "winning tickets on small images in a minute, nothing to download",
+    "lth fit --config lenet": "the paper's LeNet-300-100 on MNIST",
+    "lth fit --config lenet --dry-run": "what that would do, and how long it would take",
+    "lth fit --resume lightning_logs/lenet/version_0": "finish a run that was stopped, or extend one",
+    "lth test --ckpt_path …/version_0/replicate_0/ticket/level_07": "look into a level",
+    "lth fit --config lenet --print_config": "every setting and its value",
+    "lth fit --help": "every option",
+}
+
+
+def usage() -> str:
+    """The text of `lth --help`."""
+    commands = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
+    examples = "\n".join(f"  {words}\n      {what}" for words, what in EXAMPLES.items())
+    configs = textwrap.fill(config_names(), 80, initial_indent="  ", subsequent_indent="  ")
+    return (
+        "usage: lth COMMAND [options]\n\n"
+        "Find winning lottery tickets: train, prune, rewind, train again.\n\n"
+        f"commands:\n{commands}\n\nexamples:\n{examples}\n\nconfigs:\n{configs}\n"
+    )
