@@ -21,8 +21,9 @@ import lth_lightning.callbacks
 import lth_lightning.data
 import lth_lightning.models
 import lth_lightning.pruning  # noqa: F401  importing these gives their classes short names in YAML
-from lth_lightning import __version__, arguments, resume
+from lth_lightning import arguments, machine, resume
 from lth_lightning.callbacks import Control, PruningLoop
+from lth_lightning.callbacks.crew import WorkerDiedError
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.estimate import describe
@@ -40,7 +41,7 @@ from lth_lightning.results.run_folder import TRAINED
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of a disk that cannot be written; any other OSError is somebody's bug, and keeps its traceback."""
 
-SESSION_OPTIONS = ("resume", "dry_run", "config")
+SESSION_OPTIONS = ("resume", "dry_run", "workers", "config")
 """Options of one call of the command: not part of the experiment, so not in config.yaml."""
 
 
@@ -98,7 +99,13 @@ class LTHCLI(LightningCLI):
             "--threads",
             type=int | None,
             default=None,
-            help="CPU threads of each process; torch's choice by default. Equal counts give equal bits.",
+            help="CPU threads of each training; by default the cores are shared out. Equal counts give equal bits.",
+        )
+        parser.add_argument(
+            "--workers",
+            type=int | None,
+            default=None,
+            help="Trainings side by side on a CPU, each in its own process; by default as many as fit. 1: one by one.",
         )
         parser.add_argument("--logs", type=str, default="lightning_logs", help="Folder that runs are kept in.")
         parser.add_argument(
@@ -131,15 +138,19 @@ class LTHCLI(LightningCLI):
             raise UserError("seed_everything is what all draws of a run come from: give an integer.")
 
     def instantiate_classes(self) -> None:
+        # Until it is known whether workers will be forked: a fork does not copy torch's pool of threads.
+        self._default_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
         self.config_init = self._instantiate_all()
         self._init = self.config_init[self.subcommand]
         self.datamodule = self._init.get("data")
         self.model = self._init.get("model")
-        threads = self._init["threads"]
-        if threads is not None and threads < 1:
-            raise UserError(f"--threads is {threads}: give 1 or more, or leave the choice to torch.")
-        if threads:
-            torch.set_num_threads(threads)
+        for name in ("threads", "workers"):
+            number = self._init[name]
+            if number is not None and number < 1:
+                raise UserError(f"--{name} is {number}: give 1 or more, or leave the choice to the command.")
+        if self.subcommand != "fit":
+            torch.set_num_threads(self._init["threads"] or self._default_threads)
         # `fit` makes a fresh Trainer for each training; only the class is asked for its method.
         self.trainer: Any = self.trainer_class if self.subcommand == "fit" else self._make_trainer()
 
@@ -173,14 +184,17 @@ class LTHCLI(LightningCLI):
         display = Display(has_bars=not (options["enable_progress_bar"] or options["enable_model_summary"]))
         loop: PruningLoop = self._init["pruning"]
         seed: int = self._init["seed_everything"]
-        config = self._resolved()
         folder = self._init["resume"] and Path(self._init["resume"])
         if folder:
-            resume.check(folder, config)
+            resume.check(folder, self._resolved())
+        workers = self._share_out(model, datamodule, loop, display)
         if self._init["dry_run"]:
-            driver = Driver(loop, self._make_trainer, self._make_model, datamodule, seed=seed, display=display)
+            driver = Driver(
+                loop, self._make_trainer, self._make_model, datamodule, seed=seed, display=display, workers=workers
+            )
             describe(driver, display.console, folder)
             return
+        config = self._resolved()
         try:
             records = loop.run(
                 self._make_trainer,
@@ -192,6 +206,8 @@ class LTHCLI(LightningCLI):
                 folder=folder,
                 config=config,
                 display=display,
+                workers=workers,
+                threads=self._init["threads"] or 1,
             )
         finally:
             if loop.folder:
@@ -201,6 +217,23 @@ class LTHCLI(LightningCLI):
             display.note(verdict(records))
             curves = "" if options["logger"] is False else f"Curves: tensorboard --logdir {loop.folder}   "
             display.note(f"{curves}Table: {loop.folder}/results.csv")
+
+    def _share_out(self, model: pl.LightningModule, data: Any, loop: PruningLoop, display: Display) -> int:
+        """The number of workers. Settles the threads, too: config.yaml names them, since the results' bits depend."""
+        trainer = self._make_trainer()
+        workers, threads = self._init["workers"], self._init["threads"]
+        if trainer.world_size > 1 or trainer.strategy.root_device.type != "cpu":
+            workers = workers or 1
+            torch.set_num_threads(threads or self._default_threads)
+        else:
+            if not display.has_bars:
+                workers = workers or 1  # Lightning's own bars are for one process
+            each = machine.bytes_of_training(model, data, loop.evaluate_every)
+            workers, threads = machine.share_out(loop.lines, each, workers, threads)
+            self.config[self.subcommand]["threads"] = self._init["threads"] = threads
+            # Workers set their own.
+            torch.set_num_threads(threads if workers == 1 else 1)
+        return workers
 
     def _resolved(self) -> str:
         """The config as YAML with which `lth fit --config` repeats the run."""
@@ -247,14 +280,13 @@ def main(args: Sequence[str] | None = None) -> int:
         raise Terminated
 
     words = list(sys.argv[1:] if args is None else args)
-    if words == ["--version"]:
-        print(f"lth {__version__}")
-        return 0
     before = signal.signal(signal.SIGTERM, on_sigterm)
     try:
         with quiet():
             LTHCLI(arguments.prepare(words))
         return 0
+    except WorkerDiedError as error:
+        return _complain(f"{error} {resume.advice()}")
     except (UserError, ArgumentError, MisconfigurationException) as error:
         return _complain(str(error))
     except OSError as error:

@@ -52,7 +52,7 @@ def test_without_a_terminal_there_are_lines_and_no_control_codes(
     assert "\r" not in captured.out
     done = [line for line in captured.out.splitlines() if line.startswith("[")]
     assert [line.split("]")[0] for line in done] == ["[1/4", "[2/4", "[3/4", "[4/4"]
-    assert "replicate 1 ticket level 1: 80.2% of weights" in done[3]
+    assert any("replicate 1 ticket level 1: 80.2% of weights" in line for line in done)
 
 
 @pytest.mark.parametrize(("command", "metric"), [("test", "final_test_acc"), ("validate", "final_val_acc")])
@@ -71,7 +71,7 @@ def test_a_level_is_evaluated_to_what_its_record_says(
 def test_a_checkpoint_file_of_a_level_is_evaluated_too(
     capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lth_lightning.callbacks import driver
+    from lth_lightning.callbacks import maker
 
     copy = tmp_path / "runs" / "quickstart" / "version_0"
     shutil.copytree(run, copy)
@@ -81,7 +81,7 @@ def test_a_checkpoint_file_of_a_level_is_evaluated_too(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(driver, "measure", stop)
+        patch.setattr(maker, "measure", stop)
         assert main(["fit", "--resume", str(copy)]) == 2
     # 60 steps are below checkpoint_every, so no last.ckpt was written; a Lightning checkpoint of the weights serves.
     folder = copy / "replicate_1" / "ticket" / "level_02"

@@ -192,9 +192,9 @@ def test_a_damaged_result_is_told_on_resume(capsys: pytest.CaptureFixture[str], 
 def test_a_full_disk_ends_with_one_line_and_keeps_the_run_readable(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lth_lightning.callbacks import driver
+    from lth_lightning.callbacks import maker
 
-    write = driver.write_pt
+    write = maker.write_pt
 
     def full(path: Path, content: object) -> None:
         if "level_01" in str(path) and path.name == "trained.pt":
@@ -202,7 +202,7 @@ def test_a_full_disk_ends_with_one_line_and_keeps_the_run_readable(
         write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(driver, "write_pt", full)
+        patch.setattr(maker, "write_pt", full)
         assert main([*QUICK, "--pruning.levels", "2", "--logs", "logs"]) == 2
     error = capsys.readouterr().err.strip()
     assert "No space left on device" in error

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from lth_lightning.callbacks.trainer import is_rank_zero
 from lth_lightning.results.record import DIVERGED, Record
 from lth_lightning.results.training import Training
 
@@ -28,11 +29,13 @@ class Display:
         self._enabled = enabled
         self._bars: Progress | None = None
         self._run: TaskID | None = None
-        self._level: TaskID | None = None
+        self._levels: list[TaskID] = []
+        self._told: set[str] = set()
         self._trainings = self._done = 0
         self._began = 0.0
         self._seen = 0  # of this session
-        self._steps = 0
+        self._steps = [0]
+        self._parts = [0.0]
 
     def note(self, text: str) -> None:
         """A line that stays."""
@@ -40,9 +43,16 @@ class Display:
             # Words are wrapped for a terminal; a file gets the line as it is.
             self.console.print(text, soft_wrap=not self.console.is_terminal, markup=False)
 
-    def start(self, trainings: int, done: int) -> None:
-        """A run of so many trainings begins, or goes on with some `done`."""
+    def tell(self, text: str) -> None:
+        """A line that stays, and is not said twice."""
+        if text not in self._told and is_rank_zero():
+            self._told.add(text)
+            self.note(text)
+
+    def start(self, trainings: int, done: int, slots: int = 1) -> None:
+        """A run of so many trainings begins, or goes on with some `done`; `slots` of them are made side by side."""
         self._trainings, self._done, self._began, self._seen = trainings, done, time.monotonic(), 0
+        self._steps, self._parts = [0] * slots, [0.0] * slots
         if self._enabled and self.has_bars and self.console.is_terminal:
             self._bars = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(table_column=Column(no_wrap=True)),
@@ -50,29 +60,31 @@ class Display:
                 console=self.console, refresh_per_second=4, transient=True,
             )  # fmt: skip
             self._run = self._bars.add_task("trainings", total=trainings, completed=done, info="")
-            self._level = self._bars.add_task("steps", total=None, info="")
+            self._levels = [self._bars.add_task("steps", total=None, info="") for _ in range(slots)]
             self._bars.start()
 
-    def begin(self, training: Training, density: float, steps: int | None) -> None:
-        """A training begins; `steps` is its length where it is known."""
-        self._steps = steps or 0
-        if self._bars and self._level is not None:
-            self._bars.reset(self._level, total=steps, description=f"{training}, {density:.1%}", info="")
+    def begin(self, training: Training, density: float, steps: int | None, slot: int = 0) -> None:
+        """A training begins in a slot; `steps` is its length where it is known."""
+        self._steps[slot] = steps or 0
+        if self._bars:
+            self._bars.reset(self._levels[slot], total=steps, description=f"{training}, {density:.1%}", info="")
 
-    def step(self, step: int, row: Mapping[str, float | int | None] | None = None) -> None:
-        """The training is at `step`, with the evaluation `row` where there is a new one."""
-        if self._bars and self._level is not None and self._run is not None:
-            self._bars.update(self._level, completed=step)
+    def step(self, step: int, row: Mapping[str, float | int | None] | None = None, slot: int = 0) -> None:
+        """A slot's training is at `step`, with the evaluation `row` where there is a new one."""
+        self._parts[slot] = step / self._steps[slot] if self._steps[slot] else 0
+        if self._bars and self._run is not None:
+            self._bars.update(self._levels[slot], completed=step)
             if row and row.get("val_acc") is not None:
-                self._bars.update(self._level, info=f"val acc {row['val_acc']:.2%}")
-            self._bars.update(self._run, info=self._left(step))
+                self._bars.update(self._levels[slot], info=f"val acc {row['val_acc']:.2%}")
+            self._bars.update(self._run, info=self._left())
 
-    def end(self, record: Record, training: Training) -> None:
-        """A training is recorded."""
+    def end(self, record: Record, training: Training, slot: int = 0) -> None:
+        """A slot's training is recorded."""
         self._done += 1
         self._seen += 1
+        self._parts[slot] = 0
         if self._bars and self._run is not None:
-            self._bars.update(self._run, completed=self._done, info=self._left(0))
+            self._bars.update(self._run, completed=self._done, info=self._left())
         if not self._bars:
             self.note(f"[{self._done}/{self._trainings}] {training}: {_outcome(record)}{self._left_line()}")
 
@@ -88,16 +100,16 @@ class Display:
             self._bars.stop()
             self._bars = None
 
-    def _left(self, step: int) -> str:
+    def _left(self) -> str:
         """The time left, judging by the trainings of this session."""
-        seen = self._seen + (step / self._steps if self._steps else 0)
-        if seen < 0.2:
+        parts = sum(self._parts)
+        if self._seen + parts < 0.2:
             return ""
-        left = (time.monotonic() - self._began) / seen * (self._trainings - self._done - (seen - self._seen))
+        left = (time.monotonic() - self._began) / (self._seen + parts) * (self._trainings - self._done - parts)
         return f"about {duration(left)} left"
 
     def _left_line(self) -> str:
-        return f", {self._left(0)}" if self._done < self._trainings else ""
+        return f", {self._left()}" if self._done < self._trainings else ""
 
 
 def _outcome(record: Record) -> str:

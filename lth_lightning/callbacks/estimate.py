@@ -49,8 +49,11 @@ def describe(driver: Driver, console: Console, folder: Path | None = None) -> No
     if seconds is None:
         console.print("Time: not estimated for this module and data; the first levels of the run will tell.")
     else:
+        workers = min(driver.workers, len({training.line for training in trainings}))
+        beside = f", {workers} side by side" if workers > 1 else ""
         console.print(
-            f"Time: about {duration(seconds * len(trainings))} on this machine, judging by {TIMED} timed passes."
+            f"Time: about {duration(seconds * len(trainings) / workers)} on this machine{beside}, judging by {TIMED} "
+            "timed passes."
         )
     console.print(f"Disk: about {_bytes(driver, model, arms) / 1e6:,.0f} MB.")
 

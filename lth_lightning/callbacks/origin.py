@@ -35,7 +35,7 @@ class Origins:
         self, loop: "PruningLoop", make_model: "MakeModel", seed: int, ticket: Ticket | None, schedule: Schedule
     ) -> None:
         self._loop, self._make_model, self._seed, self._ticket = loop, make_model, seed, ticket
-        self._schedule = schedule
+        self.schedule = schedule
 
     def fresh(self, replicate: int, *draw: int | str) -> LightningModule:
         """A module with the replicate's own initial weights, or with those of a further `draw`."""
@@ -80,7 +80,7 @@ class Origins:
         return path
 
     def _first_mask(self, model: LightningModule) -> Mask:
-        dense = self._schedule.dense_mask(model)
+        dense = self.schedule.dense_mask(model)
         return {**dense, **self._ticket.mask} if self._ticket else dense
 
     def _mask(self, training: Training) -> Mask:
@@ -93,9 +93,9 @@ class Origins:
 
     def pruned(self, training: Training) -> Mask:
         """The mask of a ticket's level >= 1, from its parent level's trained weights."""
-        parent = training.ticket(self._schedule.parent(training.level))
+        parent = training.ticket(self.schedule.parent(training.level))
         generator = torch.Generator().manual_seed(training.seed(self._seed, "score"))
-        return self._schedule.prune(
+        return self.schedule.prune(
             training.level,
             read_format(parent.folder / MASK, ("mask",))["mask"],
             read_format(parent.folder / TRAINED, ("weights",))["weights"],
@@ -114,11 +114,11 @@ class Origins:
     def remaining(self, mask: Mask) -> int:
         """Linear and Conv weights that survive, those outside all pools too."""
         masked = sum(part.numel() for part in mask.values())
-        return self._schedule.total - masked + remaining(mask)
+        return self.schedule.total - masked + remaining(mask)
 
     def density(self, mask: Mask) -> float:
         """Weights remaining / all Linear and Conv weights."""
-        return self.remaining(mask) / self._schedule.total
+        return self.remaining(mask) / self.schedule.total
 
 
 def fresh_model(make_model: "MakeModel", seed: int, replicate: int, *draw: int | str) -> LightningModule:

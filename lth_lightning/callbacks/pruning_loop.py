@@ -117,6 +117,8 @@ class PruningLoop(Callback):
         folder: str | Path | None = None,
         config: str = "# started from Python, so there is no config\n",
         display: Display | None = None,
+        workers: int = 1,
+        threads: int = 1,
     ) -> list[Record]:
         """Make every training of the run that is not finished, and return the table's rows.
 
@@ -130,14 +132,26 @@ class PruningLoop(Callback):
             folder: a run to go on with, instead of a new one.
             config: what to save as config.yaml.
             display: where progress is shown.
+            workers: trainings made side by side on the CPU, each in a forked process: what `make_trainer` and
+                `make_model` change in this process's memory meanwhile is not seen here. Linux only.
+            threads: CPU threads of each of several workers; more than one only where this process has not yet used
+                more than one itself.
 
         Raises:
             UserError: a setting that cannot work, before anything is written.
         """
-        driver = Driver(self, make_trainer, make_model, datamodule, seed=seed, display=display or Display())
+        display = display or Display()
+        driver = Driver(
+            self, make_trainer, make_model, datamodule, seed=seed, display=display, workers=workers, threads=threads
+        )
         return driver.run(
             experiment=experiment, logs=Path(logs), folder=Path(folder) if folder else None, config=config
         )
+
+    @property
+    def lines(self) -> int:
+        """Arms of all replicates: as many trainings as can be made side by side."""
+        return self.replicates * (1 + sum(control.trials for control in self.controls))
 
     def schedule_for(self, model: LightningModule, ticket: Ticket | None = None) -> Schedule:
         """Survivors of each pool at each level; raises UserError where a level would take nothing or everything."""

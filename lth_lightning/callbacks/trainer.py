@@ -42,6 +42,15 @@ def refuse_unfit(trainer: Trainer) -> None:
         raise UserError("A training of 0 steps finds no ticket: set --trainer.max_steps to 1 or more.")
 
 
+def refuse_workers(trainer: Trainer) -> None:
+    """Raise UserError where trainings cannot be made side by side in processes of their own."""
+    if trainer.world_size > 1 or trainer.strategy.root_device.type != "cpu":
+        raise UserError(
+            "Several workers train on the CPU, each by itself: set --trainer.accelerator cpu and --trainer.devices 1, "
+            "or --workers 1."
+        )
+
+
 def wants_ordinary_batches(trainer: Trainer) -> str | None:
     """The Trainer flag that needs automatic optimization, one step a batch, or None."""
     if trainer.gradient_clip_val:

@@ -1,7 +1,7 @@
 """What every data set shares: splitting, living on the device, and handing out batches."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import pytorch_lightning as pl
 import torch
@@ -12,6 +12,8 @@ from lth_lightning.data.batches import EvalBatches, Share, StepPlan, TrainBatche
 from lth_lightning.data.normalization import MeanStd, Normalization, Normalizer
 from lth_lightning.errors import UserError
 from lth_lightning.seeding import derive_seed
+
+Part = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,11 @@ class TensorDataModule(pl.LightningDataModule):
         self._plan = plan
         self._with_test = with_test
 
+    def make_resident(self) -> None:
+        """Make the tensors that batches are cut from, so that processes forked from this one share them."""
+        for part in get_args(Part):
+            self._on_device(part)
+
     def train_dataloader(self) -> TrainBatches:
         """Batches of the training set: long ones by the plan, or ordinary ones, normalized and augmented."""
         share = self._share()
@@ -170,7 +177,7 @@ class TensorDataModule(pl.LightningDataModule):
         """The test set, in order."""
         return EvalBatches(*self._on_device("test"), self.eval_batch_size)
 
-    def _on_device(self, part: Literal["train", "val", "test"]) -> tuple[Tensor, Tensor]:
+    def _on_device(self, part: Part) -> tuple[Tensor, Tensor]:
         """A part as its batches are cut from it, moved to the trainer's device once and kept there.
 
         float32 and normalized, except for training images that are augmented: those stay uint8, padded.

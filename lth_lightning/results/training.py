@@ -8,6 +8,9 @@ from lth_lightning.seeding import derive_seed
 TICKET = "ticket"
 """The arm that finds tickets; every other arm is a control."""
 
+Line = tuple[int, str, int]
+"""Replicate, arm and trial."""
+
 
 @dataclass(frozen=True, order=True)
 class Training:
@@ -24,8 +27,8 @@ class Training:
         return self.arm == TICKET
 
     @property
-    def line(self) -> tuple[int, str, int]:
-        """Replicate, arm and trial: the levels of one line follow one another, and stop where one diverges."""
+    def line(self) -> Line:
+        """The levels of one line follow one another, and stop where one diverges."""
         return self.replicate, self.arm, self.trial
 
     @property

@@ -1,0 +1,261 @@
+"""Worker processes: several trainings side by side on a CPU, each with its own few threads.
+
+Two processes of one thread do nearly twice the work of one of two threads, for networks as small as the paper's. The
+workers are forked, so they share the libraries and the data set's tensors with this process, and nothing that makes a
+model or a trainer has to be pickled.
+"""
+
+import contextlib
+import ctypes
+import faulthandler
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import Connection, wait
+
+import torch
+
+from lth_lightning.callbacks.display import Display
+from lth_lightning.errors import UserError
+from lth_lightning.results.record import Record
+from lth_lightning.results.training import Training
+
+Make = Callable[[Training, Display, bool], Record]
+"""Makes a training, or goes on with one from its checkpoint, and shows its progress on the display it is given."""
+
+_SHOW_EVERY = 0.1
+"""Seconds between two signs of life of a worker."""
+
+
+class WorkerDiedError(UserError):
+    """A worker process ended by itself; what it did not finish can be resumed."""
+
+
+class Crew:
+    """`size` workers, each of which makes one training at a time. Leaving the context ends them at once.
+
+    Args:
+        make: makes a training.
+        size: processes.
+        threads: of each. More than one needs a parent that has used one alone: a fork does not copy a thread pool.
+        display: where the workers' progress is shown, and what they print.
+    """
+
+    def __init__(self, make: Make, size: int, threads: int, display: Display) -> None:
+        self.deaths: list[str] = []
+        """What is known of each worker that ended by itself."""
+        self._display = display
+        self._workers: list[_Worker] = []
+        try:
+            for slot in range(size):
+                self._workers.append(_Worker(make, slot, threads))
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.stop()
+        for worker in self._workers:
+            worker.join()
+
+    def idle(self) -> bool:
+        """Whether some worker has nothing to do."""
+        return any(worker.alive and worker.training is None for worker in self._workers)
+
+    def busy(self) -> bool:
+        """Whether some worker makes a training."""
+        return any(worker.training is not None for worker in self._workers)
+
+    def give(self, training: Training, resume: bool) -> None:
+        """Have an idle worker make `training`."""
+        next(worker for worker in self._workers if worker.alive and worker.training is None).give(training, resume)
+
+    def wait(self) -> Iterator[tuple[Training, Record, int]]:
+        """Wait for what happens next, and show it; gives the trainings that are finished, and their workers' slots.
+
+        Raises what a worker's training raised.
+        """
+        sources = {source: worker for worker in self._workers for source in worker.sources}
+        for source in wait(list(sources)):
+            worker = sources[source]  # type: ignore[index]  # what came out went in
+            if source is worker.printed:
+                self._show(worker.read_lines())
+                continue
+            try:
+                kind, *content = worker.connection.recv()
+            except (EOFError, ConnectionResetError):
+                self._show(worker.ended())
+                self.deaths.append(worker.obituary())
+                self._display.note(self.deaths[-1])
+                worker.training = None
+                continue
+            if kind == "error":
+                error, text = content
+                error.__cause__ = _WorkersError(text)
+                raise error
+            if kind == "record" and worker.training:
+                training, worker.training = worker.training, None
+                yield training, content[0], worker.slot
+            elif kind == "begin":
+                self._display.begin(*content, slot=worker.slot)  # type: ignore[misc]
+            elif kind == "step":
+                self._display.step(*content, slot=worker.slot)  # type: ignore[misc]
+            elif kind == "tell":
+                self._display.tell(content[0])
+
+    def _show(self, lines: Iterator[str]) -> None:
+        for line in lines:
+            self._display.note(line)
+
+
+class _Worker:
+    """The parent's side of a worker."""
+
+    def __init__(self, make: Make, slot: int, threads: int) -> None:
+        context = multiprocessing.get_context("fork")
+        self.slot = slot
+        self.training: Training | None = None
+        self.alive = True
+        self.connection, theirs = context.Pipe()
+        self.printed, printer = context.Pipe(duplex=False)
+        self._text = b""
+        self._last_line = ""
+        ends = (self.connection, self.printed)
+        self._process = context.Process(target=_work, args=(make, theirs, printer, ends, threads, os.getpid()))
+        self._process.start()
+        theirs.close()
+        printer.close()
+        self.sources: tuple[Connection, ...] = ends
+
+    def give(self, training: Training, resume: bool) -> None:
+        self.training = training
+        with contextlib.suppress(BrokenPipeError):  # it has died, which its connection's end will tell
+            self.connection.send((training, resume))
+
+    def read_lines(self) -> Iterator[str]:
+        """The whole lines that it has printed since."""
+        content = os.read(self.printed.fileno(), 65536)
+        if not content:  # its end
+            self.sources = tuple(source for source in self.sources if source is not self.printed)
+        *lines, self._text = (self._text + (content or b"\n")).split(b"\n")
+        for line in lines:
+            if text := line.decode(errors="replace").rstrip():
+                self._last_line = text
+                yield text
+
+    def ended(self) -> Iterator[str]:
+        """The process has ended; its last lines."""
+        self.alive = False
+        self._process.join()
+        # Not to the end of the file: a process that the worker has started may still hold it open.
+        while self.printed in self.sources and self.printed.poll():
+            yield from self.read_lines()
+        self.sources = ()
+
+    def obituary(self) -> str:
+        code = self._process.exitcode or 0
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        words = f"Its last words: {self._last_line}" if self._last_line else "It said nothing"
+        work = f"that made {self.training}" if self.training else "that had nothing to do"
+        return f"The process {work} {how}. {words}."
+
+    def stop(self) -> None:
+        if self._process.is_alive():
+            self._process.terminate()
+
+    def join(self) -> None:
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self.connection.close()
+        self.printed.close()
+
+
+class _WorkersError(Exception):
+    """Shows, above an error that a worker sent, where in the worker it arose."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+# From here on: in the worker.
+
+
+def _work(
+    make: Make,
+    connection: Connection,
+    printer: Connection,
+    inherited: tuple[Connection, ...],
+    threads: int,
+    parent: int,
+) -> None:
+    for end in inherited:
+        end.close()
+    _die_with(parent)
+    # The terminal sends Ctrl-C to every process; the parent decides what it means. A handler rather than SIG_IGN, which
+    # processes that this one starts would inherit.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for descriptor in (1, 2):
+        os.dup2(printer.fileno(), descriptor)
+    sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
+    faulthandler.enable(sys.stderr)  # a crash of native code has last words, too
+    torch.set_num_threads(threads)
+    display = _Messenger(connection)
+    while True:
+        try:
+            training, resume = connection.recv()
+        except EOFError:
+            return
+        try:
+            record = make(training, display, resume)
+        except BaseException as error:
+            connection.send(("error", _sendable(error), traceback.format_exc()))
+            return
+        connection.send(("record", record))
+
+
+def _die_with(parent: int) -> None:
+    """Have the system end this process when its parent ends, however that ends."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _sendable(error: BaseException) -> BaseException:
+    try:
+        copy = pickle.loads(pickle.dumps(error))
+        return copy if isinstance(copy, BaseException) else RuntimeError(repr(error))
+    except Exception:  # an exception class whose __init__ does not take what it is unpickled with
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+class _Messenger(Display):
+    """What a worker has for a display: tells the parent, which has the real one."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(enabled=False)
+        self._connection = connection
+        self._shown = 0.0
+
+    def tell(self, text: str) -> None:
+        self._connection.send(("tell", text))
+
+    def begin(self, training: Training, density: float, steps: int | None, slot: int = 0) -> None:
+        self._connection.send(("begin", training, density, steps))
+
+    def step(self, step: int, row: Mapping[str, float | int | None] | None = None, slot: int = 0) -> None:
+        if time.monotonic() - self._shown > _SHOW_EVERY:
+            self._shown = time.monotonic()
+            self._connection.send(("step", step, row))

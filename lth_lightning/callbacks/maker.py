@@ -1,0 +1,241 @@
+"""How one training is made: prepared, fitted, measured, pruned, recorded."""
+
+import contextlib
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+
+from lth_lightning.callbacks import trainer as trainers
+from lth_lightning.callbacks.board import add_hyperparameters
+from lth_lightning.callbacks.controls import Start
+from lth_lightning.callbacks.display import Display
+from lth_lightning.callbacks.fit_watch import FitWatch
+from lth_lightning.callbacks.measure import measure
+from lth_lightning.callbacks.origin import Origins
+from lth_lightning.callbacks.replay import replaying
+from lth_lightning.data import StepPlan, TensorDataModule
+from lth_lightning.errors import UserError
+from lth_lightning.files import read_pt, write_pt
+from lth_lightning.pruning import Mask, rewind, snapshot
+from lth_lightning.pruning.rewind import Weights, to_cpu
+from lth_lightning.pruning.ticket import FORMAT
+from lth_lightning.results.record import DIVERGED, OK, Record
+from lth_lightning.results.run_folder import CHECKPOINT, MASK, TRAINED
+from lth_lightning.results.training import Training
+from lth_lightning.seeding import seed_all
+
+if TYPE_CHECKING:
+    from lth_lightning.callbacks.pruning_loop import MakeTrainer, PruningLoop
+
+
+class Maker:
+    """Makes trainings of a run, each with a fresh model and Trainer.
+
+    Args:
+        loop: the options.
+        make_trainer: a fresh Trainer for a training.
+        datamodule: used for all trainings; None where the module has its own loaders.
+        seed: what all draws of the run come from.
+        origins: what each training starts from.
+        logs: whether TensorBoard is written.
+    """
+
+    def __init__(
+        self,
+        loop: "PruningLoop",
+        make_trainer: "MakeTrainer",
+        datamodule: LightningDataModule | None,
+        seed: int,
+        origins: Origins,
+        logs: bool,
+    ) -> None:
+        self.loop = loop
+        self.make_trainer = make_trainer
+        self.datamodule = datamodule
+        self.seed = seed
+        self.origins = origins
+        self.logs = logs
+
+    def make(self, training: Training, display: Display, resume: bool) -> Record:
+        """Make `training`, or with `resume` go on from its checkpoint. Its files are whole when this returns."""
+        is_main = trainers.is_rank_zero()
+        model = self.origins.fresh(training.replicate)
+        start = self.origins.start(training, model)
+        rewind(model, start.weights, start.mask)
+        trainer = self.make_trainer(training)
+        long_steps = self.long_steps(trainer, model, display)
+        checkpoint = training.folder / CHECKPOINT
+        if not resume:
+            if is_main:
+                self._clear(training.folder)
+                self.origins.write_mask(training, start.mask)
+            checkpoint = self.origins.checkpoint_at(start, training, trainer)
+        logger = None
+        if is_main and self.logs:
+            purge = read_pt(checkpoint)["global_step"] + 1 if resume else None
+            logger = trainers.logger_for(training.run, training.version, purge)
+        trainers.adopt(
+            trainer,
+            self.loop,
+            logger,
+            evaluate_every=self.loop.evaluate_every,
+            long_steps=long_steps,
+            keep_display=not display.has_bars,
+        )
+        steps = self.steps(trainer, long_steps)
+        display.begin(training, self.origins.density(start.mask), steps)
+        watch = self.loop.begin(training, start, self.seed, display, long_steps is not None)
+        use_checkpoint = resume or start.step > 0
+        with _clean_interrupts(trainer):
+            with self._ordered(training, trainer, model, long_steps):
+                trainer.fit(model, datamodule=self.datamodule, ckpt_path=str(checkpoint) if use_checkpoint else None)
+            if not is_main:
+                (training.replicate_folder / f".start_{trainer.global_rank}.ckpt").unlink(missing_ok=True)
+            if not watch.diverged:
+                self._check_length(training, trainer, start, steps)
+                self._evaluate_last_step(training, trainer, model, watch)
+            if unknown := self.loop.unknown_metrics(trainer):
+                display.tell(
+                    f"Of what the module logs ({', '.join(unknown)}) nothing is called val_loss or val_acc: "
+                    "the results will have empty cells."
+                )
+            return self._finish(training, trainer, model, watch, start.mask)
+
+    def _check_length(self, training: Training, trainer: Trainer, start: Start, steps: int | None) -> None:
+        done = trainer.global_step
+        if start.step == 0 and training.is_ticket and training.level == 0:
+            # Where epochs limit a training its steps are known only now.
+            self.check_rewind_step(done)
+        if steps is not None and done < steps and not 0 < (trainer.max_epochs or 0) <= trainer.current_epoch:
+            raise UserError(
+                f"{training} ended at step {done} of {steps}: a callback stopped it, but trainings of a run have "
+                "their full length. Drop that callback."
+            )
+
+    def _evaluate_last_step(
+        self, training: Training, trainer: Trainer, model: LightningModule, watch: FitWatch
+    ) -> None:
+        """An ordinary module's last step need not be an evaluation's."""
+        if watch.last.get("step") == trainer.global_step:
+            return
+        if trainers.gives(model, "validation_step") and trainers.gives(self.datamodule or model, "val_dataloader"):
+            trainer.loggers = []
+            seed_all(training.seed(self.seed, "last"))
+            trainer.validate(model, datamodule=self.datamodule, verbose=False)
+        self.loop.evaluated(trainer, model)
+
+    def _finish(
+        self,
+        training: Training,
+        trainer: Trainer,
+        model: LightningModule,
+        watch: FitWatch,
+        mask: Mask,
+    ) -> Record:
+        """Measure, write what the next level needs, record; result.json last."""
+        steps = trainer.global_step
+        final: Weights = snapshot(model, "cpu")
+        seed = training.seed(self.seed, "measure")
+        scores = measure(trainer, model, self.datamodule, watch, train_accuracy=self.loop.train_accuracy, seed=seed)
+        record = Record(
+            replicate=training.replicate,
+            arm=training.arm,
+            trial=training.trial,
+            level=training.level,
+            status=DIVERGED if watch.diverged else OK,
+            weights=self.origins.schedule.total,
+            weights_remaining=self.origins.remaining(mask),
+            density=self.origins.density(mask),
+            steps=steps,
+            seconds=round(self.loop.seconds, 3),
+            **scores,
+        )
+        if trainer.is_global_zero:
+            if training.is_ticket or self.loop.save_controls:
+                content: dict[str, Any] = {"format": FORMAT, "weights": final}
+                if self.loop.save_early_stop and watch.early_stop_weights:
+                    content["early_stop_weights"] = to_cpu(watch.early_stop_weights)
+                write_pt(training.folder / TRAINED, content)
+            if training.is_ticket and training.level < self.origins.schedule.levels[-1] and not watch.diverged:
+                following = training.ticket(training.level + 1)
+                self.origins.write_mask(following, self.origins.pruned(following))
+            if self.logs:
+                add_hyperparameters(training, record)
+            record.write(training.folder)
+            (training.folder / CHECKPOINT).unlink(missing_ok=True)
+        # The others wait until the files that they will read are there.
+        trainer.strategy.barrier()
+        return record
+
+    @staticmethod
+    def _clear(folder: Path) -> None:
+        """Remove what a process killed before its first checkpoint left, but not the mask."""
+        if folder.exists():
+            for path in folder.iterdir():
+                if path.name != MASK:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    # How a training is fed.
+
+    def long_steps(self, trainer: Trainer, model: LightningModule, display: Display) -> int | None:
+        """The training's steps where it takes long batches; None where it takes ordinary ones."""
+        if not self.can_be_long(model):
+            return None
+        flag = trainers.wants_ordinary_batches(trainer)
+        model.use_long_batches(flag is None)  # type: ignore[operator]
+        if flag is not None:
+            display.tell(f"trainer.{flag} needs Lightning's automatic optimization: one step a batch, which is slower.")
+            return None
+        assert isinstance(self.datamodule, TensorDataModule)
+        return trainers.total_steps(trainer, self.datamodule.steps_per_epoch)
+
+    def can_be_long(self, model: LightningModule) -> bool:
+        """Whether the module can run many steps in one batch, and the data module cut such batches."""
+        return hasattr(model, "use_long_batches") and isinstance(self.datamodule, TensorDataModule)
+
+    @staticmethod
+    def steps(trainer: Trainer, long_steps: int | None) -> int | None:
+        """The training's steps where they are known before it."""
+        return long_steps or (trainer.max_steps if trainer.max_steps > 0 else None)
+
+    def check_rewind_step(self, steps: int) -> None:
+        """Raise UserError where a training of so many steps has no step to rewind to."""
+        if 0 < steps <= self.loop.rewind_step:
+            raise UserError(
+                f"pruning.rewind_step is {self.loop.rewind_step}, but a training has {steps} steps: "
+                "rewind to an earlier one."
+            )
+
+    def _ordered(
+        self, training: Training, trainer: Trainer, model: LightningModule, long_steps: int | None
+    ) -> AbstractContextManager[None]:
+        """Within it, the training's batches come in an order that depends on its seed and step alone."""
+        seed = training.seed(self.seed, "data")
+        plan = None
+        if long_steps is not None:
+            cuts = (self.loop.rewind_step,) if self.loop.rewind_step else ()
+            plan = StepPlan(long_steps, self.loop.evaluate_every, seed, cuts)
+        if isinstance(self.datamodule, TensorDataModule):
+            self.datamodule.follow(plan, with_test=self.loop.test_curve)
+        return nullcontext() if plan else replaying(self.datamodule or model, trainer, seed)
+
+
+@contextlib.contextmanager
+def _clean_interrupts(trainer: Trainer) -> Iterator[None]:
+    """Ctrl-C stays a KeyboardInterrupt, and no process that was started for a further device outlives this one."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except BaseException as error:
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGTERM)
+        if isinstance(error, SystemExit) and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # Lightning turns Ctrl-C into exit 1 and leaves the signal ignored.
+            signal.signal(signal.SIGINT, before)
+            raise KeyboardInterrupt from None
+        raise
