@@ -226,8 +226,8 @@ class LTHCLI(LightningCLI):
             workers = workers or 1
             torch.set_num_threads(threads or self._default_threads)
         else:
-            if not display.has_bars:
-                workers = workers or 1  # Lightning's own bars are for one process
+            if loop.together or not display.has_bars:
+                workers = workers or 1  # one batched model; Lightning's own bars are for one process
             each = machine.bytes_of_training(model, data, loop.evaluate_every)
             workers, threads = machine.share_out(loop.lines, each, workers, threads)
             self.config[self.subcommand]["threads"] = self._init["threads"] = threads

@@ -278,3 +278,14 @@ def test_dropout_is_off_in_evaluation_and_on_in_training():
     assert not torch.equal(model(images), model(images))
     model.eval()
     assert torch.equal(model(images), model(images))
+
+
+def test_in_half_precision_every_step_of_a_long_batch_uses_the_weights_of_the_step_before():
+    # Autocast's own default is to cache its copies of the weights, for as long as a `training_step` runs.
+    trained = []
+    for long in (True, False):
+        model = build(adam)
+        fit(model, long, precision="bf16-mixed")
+        trained.append(model.state_dict())
+    for name, value in trained[0].items():
+        assert torch.equal(value, trained[1][name]), name

@@ -37,6 +37,16 @@ class Agenda:
                 return training
         return None
 
+    def take_level(self) -> list[Training]:
+        """All of the first one's level that can be made now."""
+        taken: list[Training] = []
+        while (training := self.take()) is not None:
+            if taken and training.level != taken[0].level:
+                self._waiting.insert(0, training)
+                break
+            taken.append(training)
+        return taken
+
     def finished(self, record: Record) -> int:
         """A training that was taken is recorded; how many others will not be made, since it diverged."""
         self._open = [training for training in self._open if training.order != record.order]

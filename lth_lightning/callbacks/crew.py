@@ -252,8 +252,8 @@ class _Messenger(Display):
     def tell(self, text: str) -> None:
         self._connection.send(("tell", text))
 
-    def begin(self, training: Training, density: float, steps: int | None, slot: int = 0) -> None:
-        self._connection.send(("begin", training, density, steps))
+    def begin(self, what: str, density: float, steps: int | None, slot: int = 0) -> None:
+        self._connection.send(("begin", what, density, steps))
 
     def step(self, step: int, row: Mapping[str, float | int | None] | None = None, slot: int = 0) -> None:
         if time.monotonic() - self._shown > _SHOW_EVERY:

@@ -63,11 +63,11 @@ class Display:
             self._levels = [self._bars.add_task("steps", total=None, info="") for _ in range(slots)]
             self._bars.start()
 
-    def begin(self, training: Training, density: float, steps: int | None, slot: int = 0) -> None:
-        """A training begins in a slot; `steps` is its length where it is known."""
+    def begin(self, what: str, density: float, steps: int | None, slot: int = 0) -> None:
+        """A training, or several at once, begin in a slot; `steps` is the length of each where it is known."""
         self._steps[slot] = steps or 0
         if self._bars:
-            self._bars.reset(self._levels[slot], total=steps, description=f"{training}, {density:.1%}", info="")
+            self._bars.reset(self._levels[slot], total=steps, description=f"{what}, {density:.1%}", info="")
 
     def step(self, step: int, row: Mapping[str, float | int | None] | None = None, slot: int = 0) -> None:
         """A slot's training is at `step`, with the evaluation `row` where there is a new one."""

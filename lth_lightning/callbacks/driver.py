@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
@@ -12,11 +12,12 @@ from lth_lightning.callbacks.agenda import Agenda, side_by_side
 from lth_lightning.callbacks.board import SummaryBoard
 from lth_lightning.callbacks.crew import Crew, WorkerDiedError
 from lth_lightning.callbacks.display import Display
+from lth_lightning.callbacks.joint import JointMaker
 from lth_lightning.callbacks.maker import Maker
 from lth_lightning.callbacks.origin import Origins, fresh_model
 from lth_lightning.callbacks.plan import plan_trainings
 from lth_lightning.callbacks.quiet import quiet
-from lth_lightning.data import TensorDataModule
+from lth_lightning.data import Part, TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.files import write_text
 from lth_lightning.models import Classifier
@@ -100,8 +101,15 @@ class Driver:
                 "pruning.test_curve needs one of this package's networks and data sets: drop it, or log test_loss in "
                 "your module's validation_step."
             )
+        if self.loop.compile and not isinstance(model, Classifier):
+            raise UserError("pruning.compile is for this package's networks: compile your own module's inside it.")
         if getattr(type(model), "configure_optimizers", None) is Classifier.configure_optimizers:
             _check_optimizer(model, trainer)
+        self.joint = JointMaker(self.maker)
+        if self.loop.together:
+            if self.workers > 1:
+                raise UserError("pruning.together makes all trainings in one process: drop it, or give --workers 1.")
+            self.joint.refuse(model, trainer)
         if isinstance(self.datamodule, TensorDataModule):
             self.datamodule.check_devices(trainer.world_size)
         self.device = trainer.strategy.root_device
@@ -126,12 +134,14 @@ class Driver:
         pending = [training for order, training in planned.items() if order not in self._records]
         self._interrupted = {training for training in pending if (training.folder / CHECKPOINT).exists()}
         workers = min(self.workers, len({training.line for training in pending}))
-        if workers > 1:
+        if workers > 1 or self.loop.together:
             pending.sort(key=side_by_side)
         self._agenda = Agenda(pending, self._records.values())
         if is_main:
             write_text(self.folder / CONFIG, config)
-        if workers > 1:
+        if self.loop.together:
+            self._make_together()
+        elif workers > 1:
             self._make_side_by_side(workers)
         else:
             self._make_one_by_one()
@@ -166,9 +176,17 @@ class Driver:
         while training := self._agenda.take():
             self._recorded(training, self.maker.make(training, self.display, training in self._interrupted))
 
+    def _make_together(self) -> None:
+        self._begin()
+        while trainings := self._agenda.take_level():
+            for training, record in self.joint.make(trainings, self.display):
+                self._recorded(training, record)
+
     def _make_side_by_side(self, workers: int) -> None:
         if isinstance(self.datamodule, TensorDataModule):
-            self.datamodule.make_resident()  # once, for all workers
+            # Once: the workers are forked and share it.
+            for part in get_args(Part):
+                self.datamodule.resident(part, self.device)
         with Crew(self.maker.make, workers, self.threads, self.display) as crew:
             self._begin(slots=workers)
             while True:

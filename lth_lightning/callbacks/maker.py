@@ -5,7 +5,6 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
@@ -67,13 +66,15 @@ class Maker:
         model = self.origins.fresh(training.replicate)
         start = self.origins.start(training, model)
         rewind(model, start.weights, start.mask)
+        if self.loop.compile:
+            # In place, and not the LightningModule, whose `self.log` cannot be compiled: names in state dicts stay.
+            model.net.compile()  # type: ignore[union-attr]
         trainer = self.make_trainer(training)
         long_steps = self.long_steps(trainer, model, display)
         checkpoint = training.folder / CHECKPOINT
         if not resume:
             if is_main:
-                self._clear(training.folder)
-                self.origins.write_mask(training, start.mask)
+                self.begin(training, start.mask)
             checkpoint = self.origins.checkpoint_at(start, training, trainer)
         logger = None
         if is_main and self.logs:
@@ -88,7 +89,7 @@ class Maker:
             keep_display=not display.has_bars,
         )
         steps = self.steps(trainer, long_steps)
-        display.begin(training, self.origins.density(start.mask), steps)
+        display.begin(str(training), self.origins.density(start.mask), steps)
         watch = self.loop.begin(training, start, self.seed, display, long_steps is not None)
         use_checkpoint = resume or start.step > 0
         with _clean_interrupts(trainer):
@@ -130,19 +131,25 @@ class Maker:
         self.loop.evaluated(trainer, model)
 
     def _finish(
-        self,
-        training: Training,
-        trainer: Trainer,
-        model: LightningModule,
-        watch: FitWatch,
-        mask: Mask,
+        self, training: Training, trainer: Trainer, model: LightningModule, watch: FitWatch, mask: Mask
     ) -> Record:
-        """Measure, write what the next level needs, record; result.json last."""
+        """Measure, write what the next level needs, record."""
         steps = trainer.global_step
         final: Weights = snapshot(model, "cpu")
         seed = training.seed(self.seed, "measure")
         scores = measure(trainer, model, self.datamodule, watch, train_accuracy=self.loop.train_accuracy, seed=seed)
-        record = Record(
+        record = self.record(training, watch, mask, steps, self.loop.seconds, scores)
+        if trainer.is_global_zero:
+            self.write(training, record, final, watch)
+        # The others wait until the files that they will read are there.
+        trainer.strategy.barrier()
+        return record
+
+    def record(
+        self, training: Training, watch: FitWatch, mask: Mask, steps: int, seconds: float, scores: dict[str, Any]
+    ) -> Record:
+        """The row of a finished training."""
+        return Record(
             replicate=training.replicate,
             arm=training.arm,
             trial=training.trial,
@@ -152,33 +159,32 @@ class Maker:
             weights_remaining=self.origins.remaining(mask),
             density=self.origins.density(mask),
             steps=steps,
-            seconds=round(self.loop.seconds, 3),
+            seconds=round(seconds, 3),
             **scores,
         )
-        if trainer.is_global_zero:
-            if training.is_ticket or self.loop.save_controls:
-                content: dict[str, Any] = {"format": FORMAT, "weights": final}
-                if self.loop.save_early_stop and watch.early_stop_weights:
-                    content["early_stop_weights"] = to_cpu(watch.early_stop_weights)
-                write_pt(training.folder / TRAINED, content)
-            if training.is_ticket and training.level < self.origins.schedule.levels[-1] and not watch.diverged:
-                following = training.ticket(training.level + 1)
-                self.origins.write_mask(following, self.origins.pruned(following))
-            if self.logs:
-                add_hyperparameters(training, record)
-            record.write(training.folder)
-            (training.folder / CHECKPOINT).unlink(missing_ok=True)
-        # The others wait until the files that they will read are there.
-        trainer.strategy.barrier()
-        return record
 
-    @staticmethod
-    def _clear(folder: Path) -> None:
-        """Remove what a process killed before its first checkpoint left, but not the mask."""
-        if folder.exists():
-            for path in folder.iterdir():
+    def write(self, training: Training, record: Record, final: Weights, watch: FitWatch) -> None:
+        """Keep what a finished training leaves behind: weights, the next level's mask, and last its result.json."""
+        if training.is_ticket or self.loop.save_controls:
+            content: dict[str, Any] = {"format": FORMAT, "weights": final}
+            if self.loop.save_early_stop and watch.early_stop_weights:
+                content["early_stop_weights"] = to_cpu(watch.early_stop_weights)
+            write_pt(training.folder / TRAINED, content)
+        if training.is_ticket and training.level < self.origins.schedule.levels[-1] and not watch.diverged:
+            following = training.ticket(training.level + 1)
+            self.origins.write_mask(following, self.origins.pruned(following))
+        if self.logs:
+            add_hyperparameters(training, record)
+        record.write(training.folder)
+        (training.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def begin(self, training: Training, mask: Mask) -> None:
+        """Begin `training` in its folder: what a process killed before its first checkpoint left goes."""
+        if training.folder.exists():
+            for path in training.folder.iterdir():
                 if path.name != MASK:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.origins.write_mask(training, mask)
 
     # How a training is fed.
 

@@ -34,13 +34,8 @@ def measure(
 
     # These are not points of a curve.
     trainer.loggers = []
-    numbers: dict[str, Any] = {
-        "early_stop_step": watch.early_stop.get("step"),
-        "early_stop_val_loss": watch.early_stop.get("val_loss"),
-        "early_stop_val_acc": watch.early_stop.get("val_acc"),
-    }
+    numbers = of_the_curve(watch)
     if not watch.diverged:
-        numbers |= {"final_val_loss": watch.last.get("val_loss"), "final_val_acc": watch.last.get("val_acc")}
         numbers |= evaluate("final")
     if watch.early_stop_weights is not None:
         if not watch.diverged and watch.early_stop.get("step") == watch.last.get("step"):
@@ -49,6 +44,18 @@ def measure(
         weights: Weights = watch.early_stop_weights
         model.load_state_dict(weights)
         numbers |= evaluate("early_stop")
+    return numbers
+
+
+def of_the_curve(watch: FitWatch) -> dict[str, Any]:
+    """What the validation curve says of the early-stop step and, unless the training diverged, of the end."""
+    numbers: dict[str, Any] = {
+        "early_stop_step": watch.early_stop.get("step"),
+        "early_stop_val_loss": watch.early_stop.get("val_loss"),
+        "early_stop_val_acc": watch.early_stop.get("val_acc"),
+    }
+    if not watch.diverged:
+        numbers |= {"final_val_loss": watch.last.get("val_loss"), "final_val_acc": watch.last.get("val_acc")}
     return numbers
 
 

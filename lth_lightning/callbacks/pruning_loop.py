@@ -56,6 +56,9 @@ class PruningLoop(Callback):
         train_accuracy: also compute accuracy on the training set, at early stop and at the end.
         save_controls: keep the controls' trained weights too.
         save_early_stop: keep the weights of the early-stop step too.
+        together: train all replicates and arms of a level at once, as one batched model. For a GPU, and for networks
+            without batch norm and dropout; the results are those of each alone to float rounding.
+        compile: compile the network with torch.compile, once for all trainings; for a GPU and the larger networks.
     """
 
     def __init__(
@@ -78,6 +81,8 @@ class PruningLoop(Callback):
         train_accuracy: bool = True,
         save_controls: bool = False,
         save_early_stop: bool = False,
+        together: bool = False,
+        compile: bool = False,
     ) -> None:
         for name, value in {"evaluate_every": evaluate_every, "checkpoint_every": checkpoint_every}.items():
             if value < 1:
@@ -102,6 +107,8 @@ class PruningLoop(Callback):
         self.train_accuracy = train_accuracy
         self.save_controls = save_controls
         self.save_early_stop = save_early_stop
+        self.together = together
+        self.compile = compile
         self.folder: Path | None = None
         self._training: Training | None = None
 

@@ -1,7 +1,7 @@
 """What every data set shares: splitting, living on the device, and handing out batches."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -140,16 +140,27 @@ class TensorDataModule(pl.LightningDataModule):
         self._plan = plan
         self._with_test = with_test
 
-    def make_resident(self) -> None:
-        """Make the tensors that batches are cut from, so that processes forked from this one share them."""
-        for part in get_args(Part):
-            self._on_device(part)
+    def resident(self, part: Part, device: torch.device) -> tuple[Tensor, Tensor]:
+        """A part as its batches are cut from it, moved to the device once and kept there.
+
+        Images [n, C, H, W] are float32 and normalized, except for training images that are augmented: those stay
+        uint8, padded. Labels [n] are int64.
+        """
+        if device != self._device:
+            self._resident.clear()
+            self._device = device
+        if part not in self._resident:
+            split: Split = getattr(self, part)
+            raw = split.images.to(device)
+            augmented = part == "train" and self.augmentation != "none"
+            self._resident[part] = (pad(raw) if augmented else self.normalize(raw)), split.labels.to(device)
+        return self._resident[part]
 
     def train_dataloader(self) -> TrainBatches:
         """Batches of the training set: long ones by the plan, or ordinary ones, normalized and augmented."""
         share = self._share()
         self.check_devices(share.world_size)
-        images, labels = self._on_device("train")
+        images, labels = self._here("train")
         augmented = self.augmentation != "none"
 
         def gather(index: Tensor, choices: Tensor | None) -> Tensor:
@@ -163,35 +174,22 @@ class TensorDataModule(pl.LightningDataModule):
 
     def train_eval_dataloader(self) -> EvalBatches:
         """The training set in order and without augmentation, for accuracy on it."""
-        images, labels = self._on_device("train")
+        images, labels = self._here("train")
         if self.augmentation == "none":
             return EvalBatches(images, labels, self.eval_batch_size)
         return EvalBatches(unpadded(images), labels, self.eval_batch_size, self.normalize)
 
     def val_dataloader(self) -> EvalBatches | list[EvalBatches]:
         """The validation set, in order; with the test set behind it where a test curve was asked for."""
-        batches = EvalBatches(*self._on_device("val"), self.eval_batch_size)
+        batches = EvalBatches(*self._here("val"), self.eval_batch_size)
         return [batches, self.test_dataloader()] if self._with_test else batches
 
     def test_dataloader(self) -> EvalBatches:
         """The test set, in order."""
-        return EvalBatches(*self._on_device("test"), self.eval_batch_size)
+        return EvalBatches(*self._here("test"), self.eval_batch_size)
 
-    def _on_device(self, part: Part) -> tuple[Tensor, Tensor]:
-        """A part as its batches are cut from it, moved to the trainer's device once and kept there.
-
-        float32 and normalized, except for training images that are augmented: those stay uint8, padded.
-        """
-        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        if device != self._device:
-            self._resident.clear()
-            self._device = device
-        if part not in self._resident:
-            split: Split = getattr(self, part)
-            raw = split.images.to(device)
-            augmented = part == "train" and self.augmentation != "none"
-            self._resident[part] = (pad(raw) if augmented else self.normalize(raw)), split.labels.to(device)
-        return self._resident[part]
+    def _here(self, part: Part) -> tuple[Tensor, Tensor]:
+        return self.resident(part, torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device)
 
     def _step(self) -> int:
         return 0 if self.trainer is None else self.trainer.global_step

@@ -4,7 +4,7 @@ Lightning's price is a batch's, not a step's. So a long batch holds the samples 
 [k, B, C, H, W], cut from tensors on the device by one gather.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -151,6 +151,24 @@ class TrainBatches:
             choices = choices[:, mine].flatten().to(device)
         images = self.gather(index, choices)
         return images.view(-1, size, *images.shape[1:]), self.labels.index_select(0, index).view(-1, size)
+
+
+class JointOrders:
+    """The samples that the steps of several trainings take: int64 [k, R, B], an item an interval of their plans.
+
+    Training r's own are [:, r]: what a `TrainBatches` with its plan would gather. The plans differ in seed alone, and
+    nothing is augmented.
+    """
+
+    def __init__(self, labels: Tensor, batch_size: int, plans: Sequence[StepPlan]) -> None:
+        self._each = [TrainBatches(labels, lambda index, _: index, batch_size, plan) for plan in plans]
+
+    def __len__(self) -> int:
+        return len(self._each[0])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batches in zip(*self._each, strict=True):
+            yield torch.stack([index for index, _ in batches], dim=1)
 
 
 class EvalBatches:

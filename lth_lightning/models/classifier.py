@@ -53,6 +53,11 @@ class Classifier(pl.LightningModule):
         """
         self.automatic_optimization = not on
 
+    def on_fit_start(self) -> None:
+        # A GPU's tensor cores convolve fastest with the channels innermost; the values stay as they are.
+        if self.device.type == "cuda" and "16" in str(self.trainer.precision):
+            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images [B, C, H, W] -> logits [B, num_classes]."""
         return self.net(images)
