@@ -122,11 +122,9 @@ class JointMaker:
         plans = [StepPlan(steps, loop.evaluate_every, t.seed(maker.seed, "data")) for t in trainings]
         size = data.eval_batch_size
         parts = {part: EvalBatches(*data.resident(part, device), size) for part in ("train", "val", "test")}
-        trainer.fit(
-            model,
-            JointOrders(labels.cpu(), data.batch_size, plans),
-            [parts["val"], parts["test"]] if loop.test_curve else [parts["val"]],
-        )
+        validation = [parts["val"], parts["test"]] if loop.test_curve else [parts["val"]]
+        with trainers.without_driver_checks():
+            trainer.fit(model, JointOrders(labels.cpu(), data.batch_size, plans), validation)
         # Lightning has moved it to the CPU.
         model.to(device).eval()
         with trainer.precision_plugin.forward_context():

@@ -92,7 +92,7 @@ class Maker:
         display.begin(str(training), self.origins.density(start.mask), steps)
         watch = self.loop.begin(training, start, self.seed, display, long_steps is not None)
         use_checkpoint = resume or start.step > 0
-        with _clean_interrupts(trainer):
+        with _clean_interrupts(trainer), trainers.without_driver_checks():
             with self._ordered(training, trainer, model, long_steps):
                 trainer.fit(model, datamodule=self.datamodule, ckpt_path=str(checkpoint) if use_checkpoint else None)
             if not is_main:
