@@ -1,5 +1,8 @@
 """What this machine can do at once: cores, memory, and the worker processes that fit into them."""
 
+import contextlib
+import ctypes
+import gc
 import os
 import sys
 from pathlib import Path
@@ -31,6 +34,13 @@ def free_bytes() -> int | None:
     if limit and used and limit != "max":
         known.append(int(limit) - int(used))
     return min(known, default=None)
+
+
+def give_back_memory() -> None:
+    """Collect what earlier trainings left, and give the system what the allocator keeps of it (glibc alone does)."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _read(path: Path) -> str | None:

@@ -1,5 +1,6 @@
 """The walk through a run's trainings: checked and planned, made one by one or side by side, and put into the table."""
 
+import gc
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -62,10 +63,12 @@ class Driver:
         self.prepare()
         self.folder = self.loop.folder = folder or run_folder.claim(experiment, logs)
         run_folder.share(self.folder)
+        gc.freeze()  # what is imported by now stays: the collection before each training need not go through it
         try:
             with run_folder.owned(self.folder) if trainers.is_rank_zero() else nullcontext():
                 return self._run(config)
         finally:
+            gc.unfreeze()
             run_folder.unshare()
             self.display.stop()
             if torch.distributed.is_initialized():

@@ -20,6 +20,7 @@ from lth_lightning.callbacks.replay import replaying
 from lth_lightning.data import StepPlan, TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.files import read_pt, write_pt
+from lth_lightning.machine import give_back_memory
 from lth_lightning.pruning import Mask, rewind, snapshot
 from lth_lightning.pruning.rewind import Weights, to_cpu
 from lth_lightning.pruning.ticket import FORMAT
@@ -62,6 +63,7 @@ class Maker:
 
     def make(self, training: Training, display: Display, resume: bool) -> Record:
         """Make `training`, or with `resume` go on from its checkpoint. Its files are whole when this returns."""
+        give_back_memory()
         is_main = trainers.is_rank_zero()
         model = self.origins.fresh(training.replicate)
         start = self.origins.start(training, model)

@@ -62,10 +62,6 @@ class TensorDataModule(pl.LightningDataModule):
     mean_std: ClassVar[MeanStd]
     """Published statistics of the training images, pixels in [0, 1]."""
 
-    train: Split
-    val: Split
-    test: Split
-
     def __init__(
         self,
         root: str = "data",
@@ -98,6 +94,7 @@ class TensorDataModule(pl.LightningDataModule):
         self._plan: StepPlan | None = None
         self._with_test = False
         self._is_set_up = False
+        self._parts: dict[Part, Split] = {}
         self._device: torch.device | None = None
         self._resident: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -118,6 +115,42 @@ class TensorDataModule(pl.LightningDataModule):
         self.val = pool.select(order[: self.validation_size])
         self.train = pool.select(order[self.validation_size :])
         self._is_set_up = True
+
+    @property
+    def train(self) -> Split:
+        """The training images."""
+        return self._part("train")
+
+    @train.setter
+    def train(self, split: Split) -> None:
+        self._parts["train"] = split
+
+    @property
+    def val(self) -> Split:
+        """The validation images, drawn from the original training set."""
+        return self._part("val")
+
+    @val.setter
+    def val(self, split: Split) -> None:
+        self._parts["val"] = split
+
+    @property
+    def test(self) -> Split:
+        """The test images."""
+        return self._part("test")
+
+    @test.setter
+    def test(self, split: Split) -> None:
+        self._parts["test"] = split
+
+    def _part(self, part: Part) -> Split:
+        """As it was read; read again where it has been let go."""
+        if self._is_set_up and part not in self._parts:
+            self._is_set_up = False
+            self.setup()
+        if part not in self._parts:
+            raise AttributeError(f"The data set has no '{part}' yet: call setup() first.")
+        return self._parts[part]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -150,10 +183,11 @@ class TensorDataModule(pl.LightningDataModule):
             self._resident.clear()
             self._device = device
         if part not in self._resident:
-            split: Split = getattr(self, part)
+            split = self._part(part)
             raw = split.images.to(device)
             augmented = part == "train" and self.augmentation != "none"
             self._resident[part] = (pad(raw) if augmented else self.normalize(raw)), split.labels.to(device)
+            del self._parts[part]  # the memory of a second copy
         return self._resident[part]
 
     def train_dataloader(self) -> TrainBatches:
