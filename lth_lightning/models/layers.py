@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lth_lightning.errors import UserError
+from lth_lightning.kernels import Linear
 
 Activation = Literal["relu", "sigmoid", "tanh"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
@@ -42,12 +43,12 @@ def fully_connected(
         raise UserError(f"hidden layers of {list(hidden)} units: give every layer at least 1")
     layers: dict[str, nn.Module] = {}
     for index, units in enumerate(hidden, start=1):
-        layers[f"fc{index}"] = nn.Linear(in_features, units)
+        layers[f"fc{index}"] = Linear(in_features, units)
         layers[f"fc{index}_activation"] = make_activation(activation)
         if dropout > 0.0:
             layers[f"fc{index}_dropout"] = nn.Dropout(dropout)
         in_features = units
-    layers["output"] = nn.Linear(in_features, num_classes)
+    layers["output"] = Linear(in_features, num_classes)
     return layers
 
 

@@ -14,6 +14,7 @@ from torch.nn.functional import conv2d, cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lth_lightning.kernels import Linear
 from lth_lightning.models.graph import CapturedStep, can_capture
 from lth_lightning.models.layers import GlobalAveragePool
 
@@ -84,6 +85,7 @@ def _sequential(layer: nn.Module, values: Tensor, pick: Pick) -> Tensor:
 _RULES: dict[type[nn.Module], Rule] = {
     nn.Sequential: _sequential,
     nn.Linear: _linear,
+    Linear: _linear,
     nn.Conv2d: _conv,
     nn.MaxPool2d: _pool,
     nn.AvgPool2d: _pool,
