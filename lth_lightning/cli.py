@@ -1,6 +1,7 @@
 """The command line: a LightningCLI whose `fit` is a run of a PruningLoop."""
 
 import errno
+import os
 import re
 import signal
 import sys
@@ -222,6 +223,8 @@ class LTHCLI(LightningCLI):
         """The number of workers. Settles the threads, too: config.yaml names them, since the results' bits depend."""
         trainer = self._make_trainer()
         workers, threads = self._init["workers"], self._init["threads"]
+        if threads is None and "OMP_NUM_THREADS" in os.environ:
+            threads = self._default_threads
         if trainer.world_size > 1 or trainer.strategy.root_device.type != "cpu":
             workers = workers or 1
             torch.set_num_threads(threads or self._default_threads)

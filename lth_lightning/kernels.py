@@ -19,13 +19,13 @@ SMALL = 2**16
 def linear(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """features [..., in] @ weight [out, in] transposed + bias [out] -> [..., out]."""
     plain = (
-        not is_onednn_faster()
+        torch.compiler.is_compiling()  # a compiler chooses for itself
+        or not is_onednn_faster()
         or features.dim() != 2
         or bias is None
         or weight.numel() < SMALL
         or any(t.dtype is not torch.float32 or t.device.type != "cpu" for t in (features, weight, bias))
         or torch.is_autocast_enabled("cpu")
-        or torch.compiler.is_compiling()
     )
     if plain:
         return functional.linear(features, weight, bias)

@@ -32,7 +32,9 @@ def free_bytes() -> int | None:
             known.append(int(line.split()[1]) * 1024)
     limit, used = _read(CGROUP / "memory.max"), _read(CGROUP / "memory.current")
     if limit and used and limit != "max":
-        known.append(int(limit) - int(used))
+        stat = dict(line.split() for line in (_read(CGROUP / "memory.stat") or "").splitlines())
+        # What files were read is counted as used, though it goes when memory is needed.
+        known.append(int(limit) - int(used) + int(stat.get("inactive_file", 0)))
     return min(known, default=None)
 
 
@@ -55,7 +57,7 @@ def bytes_of_training(model: nn.Module, data: object, evaluate_every: int) -> in
 
     Where `model` or `data` are somebody's own, the weights alone are known.
     """
-    weights: int = sum(value.nbytes for value in model.state_dict().values())
+    weights: int = sum(value.nbytes for value in model.state_dict().values() if isinstance(value, torch.Tensor))
     total = BASE_BYTES + 10 * weights
     if isinstance(data, TensorDataModule):
         outputs: list[int] = []
@@ -68,7 +70,7 @@ def bytes_of_training(model: nn.Module, data: object, evaluate_every: int) -> in
         try:
             with torch.no_grad():
                 model.eval()(image)
-        except (RuntimeError, TypeError, AttributeError, NotImplementedError):
+        except Exception:
             outputs = []  # somebody's own module, which takes something else
         finally:
             model.train()
@@ -84,10 +86,11 @@ def share_out(lines: int, bytes_each: int, workers: int | None = None, threads: 
 
     As many workers as cores and memory allow; with fewer lines than cores, more threads for each.
     """
-    if threads is None and "OMP_NUM_THREADS" in os.environ:
-        threads = torch.get_num_threads()
     if workers is None:
-        workers = min(lines, cores() // (threads or 1), (free_bytes() or sys.maxsize) // bytes_each)
+        free = free_bytes()
+        room = sys.maxsize if free is None else free // bytes_each
+        workers = min(lines, cores() // (threads or 1), room)
         # A fork copies no thread pool of the system's own libraries elsewhere.
         workers = max(1, workers) if sys.platform == "linux" else 1
+    workers = max(1, min(workers, lines))
     return workers, threads or max(1, cores() // workers)

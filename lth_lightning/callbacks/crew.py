@@ -29,7 +29,7 @@ Make = Callable[[Training, Display, bool], Record]
 """Makes a training, or goes on with one from its checkpoint, and shows its progress on the display it is given."""
 
 _SHOW_EVERY = 0.1
-"""Seconds between two signs of life of a worker."""
+"""Seconds between two signs of life of a worker, evaluations aside."""
 
 
 class WorkerDiedError(UserError):
@@ -54,18 +54,20 @@ class Crew:
         try:
             for slot in range(size):
                 self._workers.append(_Worker(make, slot, threads))
-        except BaseException:
-            self.__exit__()
+        except BaseException as error:
+            self.__exit__(type(error))
             raise
 
     def __enter__(self) -> "Crew":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         for worker in self._workers:
-            worker.stop()
+            worker.stop(at_once=error is not None)
         for worker in self._workers:
             worker.join()
+            self._show(worker.rest())
+            worker.close()
 
     def idle(self) -> bool:
         """Whether some worker has nothing to do."""
@@ -87,19 +89,23 @@ class Crew:
         sources = {source: worker for worker in self._workers for source in worker.sources}
         for source in wait(list(sources)):
             worker = sources[source]  # type: ignore[index]  # what came out went in
+            if source not in worker.sources:  # it has ended meanwhile, and all that it said is read
+                continue
             if source is worker.printed:
                 self._show(worker.read_lines())
                 continue
             try:
                 kind, *content = worker.connection.recv()
-            except (EOFError, ConnectionResetError):
+            except (EOFError, OSError):
                 self._show(worker.ended())
                 self.deaths.append(worker.obituary())
                 self._display.note(self.deaths[-1])
                 worker.training = None
                 continue
             if kind == "error":
-                error, text = content
+                self._show(worker.rest())
+                pickled, text = content
+                error = pickle.loads(pickled)
                 error.__cause__ = _WorkersError(text)
                 raise error
             if kind == "record" and worker.training:
@@ -114,7 +120,7 @@ class Crew:
 
     def _show(self, lines: Iterator[str]) -> None:
         for line in lines:
-            self._display.note(line)
+            self._display.say(line)
 
 
 class _Worker:
@@ -138,6 +144,7 @@ class _Worker:
 
     def give(self, training: Training, resume: bool) -> None:
         self.training = training
+        self._last_line = ""
         with contextlib.suppress(BrokenPipeError):  # it has died, which its connection's end will tell
             self.connection.send((training, resume))
 
@@ -146,39 +153,64 @@ class _Worker:
         content = os.read(self.printed.fileno(), 65536)
         if not content:  # its end
             self.sources = tuple(source for source in self.sources if source is not self.printed)
-        *lines, self._text = (self._text + (content or b"\n")).split(b"\n")
+        yield from self._lines(content or b"\n")
+
+    def _lines(self, content: bytes) -> Iterator[str]:
+        *lines, self._text = (self._text + content).split(b"\n")
         for line in lines:
             if text := line.decode(errors="replace").rstrip():
-                self._last_line = text
+                if not self._last_line.startswith("Fatal Python error"):  # what follows it is where
+                    self._last_line = text
                 yield text
 
     def ended(self) -> Iterator[str]:
         """The process has ended; its last lines."""
         self.alive = False
         self._process.join()
+        yield from self.rest()
+        self.sources = ()
+
+    def rest(self) -> Iterator[str]:
+        """What it has printed so far, an open line too."""
         # Not to the end of the file: a process that the worker has started may still hold it open.
         while self.printed in self.sources and self.printed.poll():
             yield from self.read_lines()
-        self.sources = ()
+        if self._text:
+            yield from self._lines(b"\n")
 
     def obituary(self) -> str:
         code = self._process.exitcode or 0
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = f"was ended by {_name(-code)}" if code < 0 else f"ended with exit code {code}"
         words = f"Its last words: {self._last_line}" if self._last_line else "It said nothing"
         work = f"that made {self.training}" if self.training else "that had nothing to do"
         return f"The process {work} {how}. {words}."
 
-    def stop(self) -> None:
-        if self._process.is_alive():
+    def stop(self, at_once: bool) -> None:
+        if at_once:
             self._process.terminate()
+        else:
+            with contextlib.suppress(OSError):
+                self.connection.send(None)
 
     def join(self) -> None:
-        self._process.join(5)
+        # Not Process.join with a timeout: it waits for a pipe that processes of the worker's have inherited.
+        end = time.monotonic() + 5
+        while self._process.is_alive() and time.monotonic() < end:
+            time.sleep(0.002)
         if self._process.is_alive():
             self._process.kill()
-            self._process.join()
+        self._process.join()
+
+    def close(self) -> None:
         self.connection.close()
         self.printed.close()
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class _WorkersError(Exception):
@@ -214,13 +246,16 @@ def _work(
     display = _Messenger(connection)
     while True:
         try:
-            training, resume = connection.recv()
+            task = connection.recv()
         except EOFError:
             return
+        if task is None:
+            return
+        training, resume = task
         try:
             record = make(training, display, resume)
         except BaseException as error:
-            connection.send(("error", _sendable(error), traceback.format_exc()))
+            connection.send(("error", _pickled(error), traceback.format_exc()))
             return
         connection.send(("record", record))
 
@@ -233,12 +268,15 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _sendable(error: BaseException) -> BaseException:
+def _pickled(error: BaseException) -> bytes:
+    # Not by the connection's own pickler, by which a tensor would stay here and be fetched from a process that is gone.
     try:
-        copy = pickle.loads(pickle.dumps(error))
-        return copy if isinstance(copy, BaseException) else RuntimeError(repr(error))
+        content = pickle.dumps(error)
+        if isinstance(pickle.loads(content), BaseException):
+            return content
     except Exception:  # an exception class whose __init__ does not take what it is unpickled with
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        pass
+    return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
 
 
 class _Messenger(Display):
@@ -252,10 +290,10 @@ class _Messenger(Display):
     def tell(self, text: str) -> None:
         self._connection.send(("tell", text))
 
-    def begin(self, what: str, density: float, steps: int | None, slot: int = 0) -> None:
+    def begin(self, what: str, density: float, steps: int | None, slot: int = 0, trainings: int = 1) -> None:
         self._connection.send(("begin", what, density, steps))
 
     def step(self, step: int, row: Mapping[str, float | int | None] | None = None, slot: int = 0) -> None:
-        if time.monotonic() - self._shown > _SHOW_EVERY:
+        if row or time.monotonic() - self._shown > _SHOW_EVERY:
             self._shown = time.monotonic()
             self._connection.send(("step", step, row))

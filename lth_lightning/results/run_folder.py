@@ -122,6 +122,9 @@ def owned(run: Path) -> Iterator[None]:
             pass  # a file system without locks
         yield
     finally:
+        # Closing is not enough: processes that forked workers started have inherited it, and may live a while yet.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 

@@ -1,0 +1,93 @@
+"""`lth --help`: at once, and true."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from runs import environment
+
+from lth_lightning import __version__
+from lth_lightning.cli import LTHCLI, main
+from lth_lightning.shipped import config_folder, config_names
+from lth_lightning.usage import COMMANDS, EXAMPLES, usage
+
+
+def told(*words: str) -> tuple[str, set[str]]:
+    """What `lth` with these words prints, and the packages that it has imported by then."""
+    code = (
+        "import sys; from lth_lightning.__main__ import console; console(); "
+        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment(), check=True
+    )
+    return done.stdout, set(done.stderr.split())
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "--version"])
+def test_help_and_version_do_not_import_torch(word: str) -> None:
+    out, imported = told(word)
+    assert out == (f"lth {__version__}\n" if word == "--version" else usage())
+    assert "lth_lightning" in imported
+    assert not imported & {"torch", "pytorch_lightning", "numpy", "jsonargparse", "rich", "yaml"}
+
+
+def test_every_command_is_told_and_no_other() -> None:
+    assert set(COMMANDS) == set(LTHCLI.subcommands())
+    block = usage().partition("commands:\n")[2].partition("\n\n")[0]
+    assert [line.split()[0] for line in block.splitlines()] == list(COMMANDS)
+
+
+def test_every_shipped_config_is_told() -> None:
+    files = {path.relative_to(config_folder()).as_posix().removesuffix(".yaml") for path in _configs()}
+    assert len(files) >= 10
+    told = re.split(r",\s+", usage().partition("configs:\n")[2].strip())
+    assert told == sorted(files)
+    assert config_names().split(", ") == told
+
+
+def _configs() -> Iterator[Path]:
+    return (path for path in config_folder().rglob("*") if path.suffix == ".yaml")
+
+
+def test_the_text_fits_into_a_terminal() -> None:
+    assert max(map(len, usage().splitlines())) <= 80
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the examples' runs are: …/version_0 with a level 7, and lightning_logs/lenet/version_0."""
+    place = tmp_path_factory.mktemp("examples")
+    short = ["--trainer.max_steps", "2", "--pruning.levels", "0", "--replicates", "1", "--pruning.controls", "[]"]
+    assert main(["fit", "--config", "quickstart", *short, "--logs", str(place / "logs")]) == 0
+    (place / "logs" / "quickstart").rename(place / "…")
+    tickets = place / "…" / "version_0" / "replicate_0" / "ticket"
+    (tickets / "level_00").rename(tickets / "level_07")
+    lenet = place / "lightning_logs" / "lenet" / "version_0"
+    lenet.mkdir(parents=True)
+    shutil.copy(place / "…" / "version_0" / "config.yaml", lenet)
+    return place
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_works(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], example: str
+) -> None:
+    monkeypatch.chdir(place)
+    program, *words = example.split()
+    assert program == "lth"
+    if words[0] == "fit" and not {"--help", "--print_config", "--dry-run"} & set(words):
+        words.append("--dry-run")
+    if {"--help", "--print_config"} & set(words):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 0
+    else:
+        assert main(words) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert len(captured.out) > 100
