@@ -32,20 +32,19 @@ class Agenda:
     def take(self) -> Training | None:
         """The first that can be made now, until it is `finished`; None where all that are left wait for others."""
         for training in self._waiting:
-            if not any(lower.level < training.level and self._decides(lower, training) for lower in self._open):
+            if self._can_be_made(training):
                 self._waiting.remove(training)
                 return training
         return None
 
     def take_level(self) -> list[Training]:
         """All of the first one's level that can be made now."""
-        taken: list[Training] = []
-        while (training := self.take()) is not None:
-            if taken and training.level != taken[0].level:
-                self._waiting.insert(0, training)
-                break
-            taken.append(training)
-        return taken
+        first = self.take()
+        if first is None:
+            return []
+        beside = [t for t in self._waiting if t.level == first.level and self._can_be_made(t)]
+        self._waiting = [training for training in self._waiting if training not in beside]
+        return [first, *beside]
 
     def finished(self, record: Record) -> int:
         """A training that was taken is recorded; how many others will not be made, since it diverged."""
@@ -61,8 +60,11 @@ class Agenda:
         return len(dropped)
 
     def __len__(self) -> int:
-        """How many nobody has taken."""
-        return len(self._waiting)
+        """How many are not finished."""
+        return len(self._open)
+
+    def _can_be_made(self, training: Training) -> bool:
+        return not any(lower.level < training.level and self._decides(lower, training) for lower in self._open)
 
     @staticmethod
     def _decides(lower: Training, training: Training) -> bool:

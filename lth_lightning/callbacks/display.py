@@ -34,14 +34,18 @@ class Display:
         self._trainings = self._done = 0
         self._began = 0.0
         self._seen = 0  # of this session
-        self._steps = [0]
+        self._steps, self._at_once = [0], [1]
         self._parts = [0.0]
 
     def note(self, text: str) -> None:
         """A line that stays."""
         if self._enabled:
             # Words are wrapped for a terminal; a file gets the line as it is.
-            self.console.print(text, soft_wrap=not self.console.is_terminal, markup=False)
+            self.console.print(text, soft_wrap=not self.console.is_terminal, markup=False, emoji=False)
+
+    def say(self, line: str) -> None:
+        """A line of somebody's own as it is, also where nothing else is shown."""
+        self.console.out(line, highlight=False)
 
     def tell(self, text: str) -> None:
         """A line that stays, and is not said twice."""
@@ -52,7 +56,7 @@ class Display:
     def start(self, trainings: int, done: int, slots: int = 1) -> None:
         """A run of so many trainings begins, or goes on with some `done`; `slots` of them are made side by side."""
         self._trainings, self._done, self._began, self._seen = trainings, done, time.monotonic(), 0
-        self._steps, self._parts = [0] * slots, [0.0] * slots
+        self._steps, self._at_once, self._parts = [0] * slots, [1] * slots, [0.0] * slots
         if self._enabled and self.has_bars and self.console.is_terminal:
             self._bars = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(table_column=Column(no_wrap=True)),
@@ -63,15 +67,15 @@ class Display:
             self._levels = [self._bars.add_task("steps", total=None, info="") for _ in range(slots)]
             self._bars.start()
 
-    def begin(self, what: str, density: float, steps: int | None, slot: int = 0) -> None:
+    def begin(self, what: str, density: float, steps: int | None, slot: int = 0, trainings: int = 1) -> None:
         """A training, or several at once, begin in a slot; `steps` is the length of each where it is known."""
-        self._steps[slot] = steps or 0
+        self._steps[slot], self._at_once[slot] = steps or 0, trainings
         if self._bars:
             self._bars.reset(self._levels[slot], total=steps, description=f"{what}, {density:.1%}", info="")
 
     def step(self, step: int, row: Mapping[str, float | int | None] | None = None, slot: int = 0) -> None:
         """A slot's training is at `step`, with the evaluation `row` where there is a new one."""
-        self._parts[slot] = step / self._steps[slot] if self._steps[slot] else 0
+        self._parts[slot] = self._at_once[slot] * step / self._steps[slot] if self._steps[slot] else 0
         if self._bars and self._run is not None:
             self._bars.update(self._levels[slot], completed=step)
             if row and row.get("val_acc") is not None:
@@ -82,7 +86,7 @@ class Display:
         """A slot's training is recorded."""
         self._done += 1
         self._seen += 1
-        self._parts[slot] = 0
+        self._parts[slot] = max(0.0, self._parts[slot] - 1)
         if self._bars and self._run is not None:
             self._bars.update(self._run, completed=self._done, info=self._left())
         if not self._bars:

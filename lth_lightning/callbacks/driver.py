@@ -1,5 +1,6 @@
 """The walk through a run's trainings: checked and planned, made one by one or side by side, and put into the table."""
 
+import copy
 import gc
 from contextlib import nullcontext
 from pathlib import Path
@@ -60,6 +61,15 @@ class Driver:
     @quiet()
     def run(self, *, experiment: str, logs: Path, folder: Path | None, config: str) -> list[Record]:
         """Check everything that can be checked, claim a folder, and make the trainings."""
+        threads = torch.get_num_threads()
+        if self.workers > 1:
+            torch.set_num_threads(1)  # what runs before the fork must not start the pool, which a fork does not copy
+        try:
+            return self._claimed(experiment, logs, folder, config)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _claimed(self, experiment: str, logs: Path, folder: Path | None, config: str) -> list[Record]:
         self.prepare()
         self.folder = self.loop.folder = folder or run_folder.claim(experiment, logs)
         run_folder.share(self.folder)
@@ -87,6 +97,8 @@ class Driver:
         plan_trainings(Path(), self.loop.replicates, self.schedule.levels[-1], self.loop.controls)
         if self.datamodule is None and not trainers.gives(model, "train_dataloader"):
             raise UserError("There is no data to train on: name a data module, such as --data MNIST or --data Digits.")
+        if self.datamodule is None and fetch and self.workers > 1:
+            model.prepare_data()  # lest all workers download at once
         # Before a folder is claimed. The other ranks read the files in `fit`, when rank 0 has fetched them.
         if self.datamodule is not None and fetch and trainers.is_rank_zero():
             self.datamodule.prepare_data()
@@ -108,6 +120,7 @@ class Driver:
             raise UserError("pruning.compile is for this package's networks: compile your own module's inside it.")
         if getattr(type(model), "configure_optimizers", None) is Classifier.configure_optimizers:
             _check_optimizer(model, trainer)
+        self._check_kernels(model, trainer)
         self.joint = JointMaker(self.maker)
         if self.loop.together:
             if self.workers > 1:
@@ -120,6 +133,23 @@ class Driver:
         if self.steps:
             self.maker.check_rewind_step(self.steps)
         return self.schedule
+
+    def _check_kernels(self, model: LightningModule, trainer: Trainer) -> None:
+        """Raise UserError where the network, its optimizer or the device does not go with pruning.kernels."""
+        kernels = self.loop.kernels
+        if kernels == "csr" and (trainer.strategy.root_device.type != "cpu" or trainer.precision != "32-true"):
+            raise UserError("pruning.kernels csr is for CPUs, in float32: set --trainer.accelerator cpu, or drop it.")
+        if kernels == "compact":
+            made: Any = model.configure_optimizers()
+            optimizer = made.get("optimizer") if isinstance(made, dict) else made
+            if not isinstance(optimizer, torch.optim.Optimizer) or optimizer.defaults.get("weight_decay"):
+                raise UserError(
+                    "pruning.kernels compact leaves dead weights as they are, and weight decay would not: use masked "
+                    "or csr."
+                )
+        if kernels != "masked":
+            mask = self.schedule.dense_mask(model)
+            self.maker.shrink(copy.deepcopy(model), {**mask, **self.ticket.mask} if self.ticket else mask)
 
     def plan(self, folder: Path) -> list[Training]:
         """All trainings of the run in `folder`, finished ones too."""
@@ -147,6 +177,8 @@ class Driver:
         elif workers > 1:
             self._make_side_by_side(workers)
         else:
+            if self.workers > 1:
+                torch.set_num_threads(self.threads)  # nobody is forked
             self._make_one_by_one()
         self.display.stop()
         if self._board:
@@ -199,7 +231,7 @@ class Driver:
                     break
                 for finished in crew.wait():
                     self._recorded(*finished)
-        if crew.deaths:
+        if crew.deaths and len(self._agenda):
             raise WorkerDiedError(crew.deaths[0])
 
     def _recorded(self, training: Training, record: Record, slot: int = 0) -> None:

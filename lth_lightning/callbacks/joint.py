@@ -13,7 +13,7 @@ from lth_lightning.callbacks import trainer as trainers
 from lth_lightning.callbacks.controls import Start
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.fit_watch import FitWatch
-from lth_lightning.callbacks.maker import Maker
+from lth_lightning.callbacks.maker import Maker, clean_interrupts
 from lth_lightning.callbacks.measure import of_the_curve
 from lth_lightning.data import EvalBatches, JointOrders, StepPlan, TensorDataModule
 from lth_lightning.errors import UserError
@@ -28,8 +28,6 @@ from lth_lightning.results.training import Training
 
 ELEMENTWISE = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "ASGD", "Rprop")
 """torch's optimizers that move each weight by itself, and so each member as it would move alone."""
-
-HOOKS = ("forward", "training_step", "validation_step", "test_step", "configure_optimizers")
 
 
 class JointMaker:
@@ -49,24 +47,28 @@ class JointMaker:
         maker, why = self._maker, None
         if not isinstance(model, Classifier) or not isinstance(maker.datamodule, TensorDataModule):
             why = "it takes this package's networks and data sets"
-        elif any(getattr(type(model), hook) is not getattr(Classifier, hook) for hook in HOOKS):
-            why = f"{type(model).__name__} has steps of its own"
+        elif own := _own_hook(type(model)):
+            why = f"{type(model).__name__} has its own {own}"
         elif reason := can_stack(model.net):
-            why = f"of this network each training would not be what it is alone: {reason}"
+            why = f"this network's trainings would not be what each is alone ({reason})"
         elif maker.datamodule.augmentation != "none":
             why = "it does not augment"
         elif maker.loop.compile:
             why = "it does not compile"
+        elif maker.loop.kernels != "masked":
+            why = "its kernels are the masked ones"
         elif maker.loop.rewind_step:
             why = "it rewinds to step 0 alone"
         elif flag := trainers.wants_ordinary_batches(trainer):
             why = f"trainer.{flag} needs a step a batch"
+        elif flag := trainers.evaluates_a_part(trainer):
+            why = f"it evaluates whole parts of the data set, whatever trainer.{flag} says"
         elif trainer.world_size > 1:
             why = "it takes one device"
         elif trainer.precision not in ("32-true", "bf16-mixed"):
             why = f"it does not train in {trainer.precision}"
-        elif type(optimizer := model.configure_optimizers()["optimizer"]).__name__ not in ELEMENTWISE:  # type: ignore[index,call-overload]
-            why = f"{type(optimizer).__name__} may move a weight by what others do"
+        elif reason := _mixes_members(model):
+            why = reason
         if why:
             raise UserError(f"pruning.together cannot serve here, for {why}: drop it.")
 
@@ -118,13 +120,15 @@ class JointMaker:
             keep_display=not display.has_bars,
         )
         what = f"{len(trainings)} trainings at once, level {trainings[0].level}"
-        display.begin(what, maker.origins.density(starts[0].mask), steps)
+        display.begin(what, maker.origins.density(starts[0].mask), steps, trainings=len(trainings))
         plans = [StepPlan(steps, loop.evaluate_every, t.seed(maker.seed, "data")) for t in trainings]
         size = data.eval_batch_size
         parts = {part: EvalBatches(*data.resident(part, device), size) for part in ("train", "val", "test")}
         validation = [parts["val"], parts["test"]] if loop.test_curve else [parts["val"]]
-        with trainers.without_driver_checks():
+        with clean_interrupts(trainer), trainers.without_driver_checks():
             trainer.fit(model, JointOrders(labels.cpu(), data.batch_size, plans), validation)
+        if not watch.all_diverged:
+            maker.check_length(trainings[0], trainer, starts[0], steps)
         # Lightning has moved it to the CPU.
         model.to(device).eval()
         with trainer.precision_plugin.forward_context():
@@ -146,6 +150,7 @@ class JointWatch(Callback):
         self._files = [MetricsFile(training.folder / METRICS, test_curve) for training in trainings]
         self._loggers = [trainers.logger_for(t.run, t.version, None) for t in trainings] if maker.logs else []
         self._best: dict[str, Tensor] = {}
+        self._ended: dict[int, Weights] = {}
         self._losses = torch.zeros(0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -174,6 +179,11 @@ class JointWatch(Callback):
             row = watch.evaluation(trainer.global_step, metrics, dict)
             if watch.early_stop is not before:
                 improved.append(index)
+            if watch.diverged:
+                # It goes on with the others, to no purpose; what is kept of it is of this step.
+                self._ended[index] = {
+                    n: value.detach()[index].to("cpu", copy=True) for n, value in pl_module.named_parameters()
+                }
             rows.append(row)
             self._files[index].append(row)
             if self._loggers:
@@ -183,9 +193,14 @@ class JointWatch(Callback):
             where = torch.tensor(improved, device=pl_module.device)
             for name, value in pl_module.named_parameters():
                 self._best[name].index_copy_(0, where, value.detach().index_select(0, where))
-        if all(watch.diverged for watch in self._watches):
+        if self.all_diverged:
             trainer.should_stop = True
         self._display.step(trainer.global_step, rows[0] if rows else None)
+
+    @property
+    def all_diverged(self) -> bool:
+        """Whether no training is left that goes on."""
+        return all(watch.diverged for watch in self._watches)
 
     def finish(self, model: JointClassifier, parts: dict[str, EvalBatches]) -> list[tuple[Training, Record]]:
         """Measure all, and write each."""
@@ -214,7 +229,7 @@ class JointWatch(Callback):
             record = maker.record(training, watch, start.mask, int(step or 0), seconds, numbers)
             if self._loggers:
                 self._loggers[index].finalize("success")
-            maker.write(training, record, _member(final, index), watch)
+            maker.write(training, record, self._ended.get(index) or _member(final, index), watch)
             made.append((training, record))
         return made
 
@@ -224,6 +239,25 @@ class JointWatch(Callback):
         if self._maker.loop.train_accuracy:
             found["train_acc"] = model.evaluate(parts["train"])[1].tolist()
         return found
+
+
+def _own_hook(kind: type[Classifier]) -> str | None:
+    """What a network's class does otherwise than every Classifier, by its name."""
+    own = kind.__mro__[: kind.__mro__.index(Classifier)]
+    names = [name for base in own for name in vars(base) if not name.startswith("_") and hasattr(Classifier, name)]
+    return next(iter(names), None)
+
+
+def _mixes_members(model: Classifier) -> str | None:
+    made: Any = model.configure_optimizers()
+    optimizer: torch.optim.Optimizer = made["optimizer"]
+    name = type(optimizer).__name__
+    if name not in ELEMENTWISE or type(optimizer) is not getattr(torch.optim, name):
+        return f"{name} may move a weight by what others do"
+    if len(optimizer.param_groups) > 1:
+        # They may be told apart by their shapes, and those of a stack are others.
+        return "its optimizer has several groups of parameters"
+    return None
 
 
 def _on_cpu(model: JointClassifier) -> Weights:

@@ -22,6 +22,8 @@ from lth_lightning.errors import UserError
 from lth_lightning.files import read_pt, write_pt
 from lth_lightning.machine import give_back_memory
 from lth_lightning.pruning import Mask, rewind, snapshot
+from lth_lightning.pruning.compact import compact_
+from lth_lightning.pruning.csr import csr_
 from lth_lightning.pruning.rewind import Weights, to_cpu
 from lth_lightning.pruning.ticket import FORMAT
 from lth_lightning.results.record import DIVERGED, OK, Record
@@ -68,6 +70,7 @@ class Maker:
         model = self.origins.fresh(training.replicate)
         start = self.origins.start(training, model)
         rewind(model, start.weights, start.mask)
+        mask = self.shrink(model, start.mask)
         if self.loop.compile:
             # In place, and not the LightningModule, whose `self.log` cannot be compiled: names in state dicts stay.
             model.net.compile()  # type: ignore[union-attr]
@@ -92,15 +95,15 @@ class Maker:
         )
         steps = self.steps(trainer, long_steps)
         display.begin(str(training), self.origins.density(start.mask), steps)
-        watch = self.loop.begin(training, start, self.seed, display, long_steps is not None)
+        watch = self.loop.begin(training, mask, start.step, self.seed, display, long_steps is not None)
         use_checkpoint = resume or start.step > 0
-        with _clean_interrupts(trainer), trainers.without_driver_checks():
+        with clean_interrupts(trainer), trainers.without_driver_checks():
             with self._ordered(training, trainer, model, long_steps):
                 trainer.fit(model, datamodule=self.datamodule, ckpt_path=str(checkpoint) if use_checkpoint else None)
             if not is_main:
                 (training.replicate_folder / f".start_{trainer.global_rank}.ckpt").unlink(missing_ok=True)
             if not watch.diverged:
-                self._check_length(training, trainer, start, steps)
+                self.check_length(training, trainer, start, steps)
                 self._evaluate_last_step(training, trainer, model, watch)
             if unknown := self.loop.unknown_metrics(trainer):
                 display.tell(
@@ -109,7 +112,14 @@ class Maker:
                 )
             return self._finish(training, trainer, model, watch, start.mask)
 
-    def _check_length(self, training: Training, trainer: Trainer, start: Start, steps: int | None) -> None:
+    def shrink(self, model: LightningModule, mask: Mask) -> Mask:
+        """Have `model` compute by the kernels that were asked for; the mask of what is left for a MaskKeeper."""
+        if self.loop.kernels == "compact":
+            return compact_(model, mask)
+        return csr_(model, mask) if self.loop.kernels == "csr" else mask
+
+    def check_length(self, training: Training, trainer: Trainer, start: Start, steps: int | None) -> None:
+        """Raise UserError where a fit that has not diverged ended before its last step."""
         done = trainer.global_step
         if start.step == 0 and training.is_ticket and training.level == 0:
             # Where epochs limit a training its steps are known only now.
@@ -234,7 +244,7 @@ class Maker:
 
 
 @contextlib.contextmanager
-def _clean_interrupts(trainer: Trainer) -> Iterator[None]:
+def clean_interrupts(trainer: Trainer) -> Iterator[None]:
     """Ctrl-C stays a KeyboardInterrupt, and no process that was started for a further device outlives this one."""
     before = signal.getsignal(signal.SIGINT)
     try:

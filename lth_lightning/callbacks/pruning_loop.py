@@ -3,19 +3,19 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
-from lth_lightning.callbacks.controls import Control, Start
+from lth_lightning.callbacks.controls import Control
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.fit_watch import FitWatch
 from lth_lightning.errors import UserError
 from lth_lightning.files import write_pt
-from lth_lightning.pruning import Magnitude, MaskKeeper, Schedule, Score, Ticket, Weights, snapshot
+from lth_lightning.pruning import Magnitude, Mask, MaskKeeper, Schedule, Score, Ticket, Weights, snapshot
 from lth_lightning.pruning.allocation import Scope
 from lth_lightning.pruning.schedule import PAPER_RATES
 from lth_lightning.pruning.ticket import FORMAT
@@ -27,6 +27,7 @@ from lth_lightning.seeding import seed_all
 
 MakeTrainer = Callable[[Training], Trainer]
 MakeModel = Callable[[], LightningModule]
+Kernels = Literal["masked", "compact", "csr"]
 
 
 class PruningLoop(Callback):
@@ -59,6 +60,9 @@ class PruningLoop(Callback):
         together: train all replicates and arms of a level at once, as one batched model. For a GPU, and for networks
             without batch norm and dropout; the results are those of each alone to float rounding.
         compile: compile the network with torch.compile, once for all trainings; for a GPU and the larger networks.
+        kernels: how pruned Linear layers compute. masked: as dense ones, with zeros; compact: without dead units and
+            inputs; csr: sparse matrix products of the survivors, on a CPU. The results are equal to float rounding;
+            what each gains depends on the density (README, "Sparsity").
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class PruningLoop(Callback):
         save_early_stop: bool = False,
         together: bool = False,
         compile: bool = False,
+        kernels: Kernels = "masked",
     ) -> None:
         for name, value in {"evaluate_every": evaluate_every, "checkpoint_every": checkpoint_every}.items():
             if value < 1:
@@ -109,6 +114,7 @@ class PruningLoop(Callback):
         self.save_early_stop = save_early_stop
         self.together = together
         self.compile = compile
+        self.kernels = kernels
         self.folder: Path | None = None
         self._training: Training | None = None
 
@@ -176,14 +182,16 @@ class PruningLoop(Callback):
 
     # One fit. The driver calls `begin`; Lightning calls the hooks.
 
-    def begin(self, training: Training, start: Start, seed: int, display: Display, long_batches: bool) -> FitWatch:
-        """Get ready for the fit of `training`, and return what will be known of it."""
+    def begin(
+        self, training: Training, mask: Mask, step: int, seed: int, display: Display, long_batches: bool
+    ) -> FitWatch:
+        """Get ready for the fit of `training` from `step` on, and return what will be known of it."""
         self._training = training
-        self._mask = start.mask
+        self._mask = mask
         self._seed = seed
         self._display = display
         self._long_batches = long_batches
-        self._saved_step = start.step
+        self._saved_step = step
         self._seconds = 0.0
         self._began = time.monotonic()
         self._metrics = MetricsFile(training.folder / METRICS, self.test_curve)

@@ -67,6 +67,15 @@ def wants_ordinary_batches(trainer: Trainer) -> str | None:
     return None
 
 
+def evaluates_a_part(trainer: Trainer) -> str | None:
+    """The Trainer flag by which evaluations leave batches out, or None."""
+    for flag in ("limit_val_batches", "limit_test_batches"):
+        limit = getattr(trainer, flag)
+        if isinstance(limit, int) or limit != 1.0:
+            return flag
+    return None
+
+
 def total_steps(trainer: Trainer, steps_per_epoch: int) -> int:
     """Optimizer steps of a training: the lower of max_steps and max_epochs."""
     limits = []

@@ -35,6 +35,9 @@ class JointClassifier(Classifier):
         self._runner: StepRunner | None = None
         self._batches: list[list[Batch]] = []
 
+    def on_fit_start(self) -> None:
+        """Keep the memory format: weights of a stack have five dimensions, which none with channels last fits."""
+
     def training_step(self, index: Tensor, batch_idx: int) -> dict[str, Tensor]:  # type: ignore[override]
         """k optimizer steps on the samples `index`, int64 [k, R, B]: `losses`, each member's mean over them [R]."""
         if self._runner is None:
@@ -64,7 +67,9 @@ class JointClassifier(Classifier):
         self._batches[dataloader_idx].append(batch)
 
     def on_validation_epoch_end(self) -> None:
-        self.validation = [self.evaluate(batches) for batches in self._batches]
+        # Lightning opens the precision's context for steps alone.
+        with self.trainer.precision_plugin.val_step_context():
+            self.validation = [self.evaluate(batches) for batches in self._batches]
         self._batches = []
 
     @torch.no_grad()
