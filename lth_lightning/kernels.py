@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SMALL = 2**16
-"""Weights of a layer for which calling the other library from Python costs more than it saves."""
+SMALL = 2**22
+"""Multiplications for which calling the other library from Python costs more than it saves."""
 
 
 def linear(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -23,7 +23,7 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         or not is_onednn_faster()
         or features.dim() != 2
         or bias is None
-        or weight.numel() < SMALL
+        or len(features) * weight.numel() < SMALL
         or any(t.dtype is not torch.float32 or t.device.type != "cpu" for t in (features, weight, bias))
         or torch.is_autocast_enabled("cpu")
     )

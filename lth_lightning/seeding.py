@@ -21,4 +21,8 @@ def seed_all(seed: int) -> None:
     """Seed Python's, NumPy's and torch's global generators (torch's on every device)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        # The same for the CPU. A CUDA build would write down the whole call stack, for a device that never comes.
+        torch.default_generator.manual_seed(seed)

@@ -40,7 +40,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 @needs_onednn
 def test_values_and_gradients_are_those_of_nn_linear(calls: list[tuple[int, ...]]) -> None:
     plain, ours = layers()
-    assert plain.weight.numel() >= SMALL
+    assert 60 * plain.weight.numel() >= SMALL
     results = []
     for layer in (plain, ours):
         images = torch.randn(60, 784, generator=torch.Generator().manual_seed(1), requires_grad=True)
@@ -81,7 +81,7 @@ def test_it_can_be_differentiated_twice(calls: list[tuple[int, ...]]) -> None:
 @pytest.mark.parametrize("case", ["float64", "small", "three dimensions", "no bias", "autocast"])
 def test_what_it_was_not_measured_for_is_left_to_torch(calls: list[tuple[int, ...]], case: str) -> None:
     plain, ours = layers(10 if case == "small" else 300)
-    images = torch.randn(*((2, 3) if case == "three dimensions" else (6,)), 784)
+    images = torch.randn(*((2, 30) if case == "three dimensions" else (60,)), 784)
     if case == "float64":
         plain, ours, images = plain.double(), ours.double(), images.double()
     if case == "no bias":

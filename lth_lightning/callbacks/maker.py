@@ -14,6 +14,7 @@ from lth_lightning.callbacks.board import add_hyperparameters
 from lth_lightning.callbacks.controls import Start
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.fit_watch import FitWatch
+from lth_lightning.callbacks.gradient_masks import GradientMasks
 from lth_lightning.callbacks.measure import measure
 from lth_lightning.callbacks.origin import Origins
 from lth_lightning.callbacks.replay import replaying
@@ -85,6 +86,8 @@ class Maker:
         if is_main and self.logs:
             purge = read_pt(checkpoint)["global_step"] + 1 if resume else None
             logger = trainers.logger_for(training.run, training.version, purge)
+        if long_steps is None:
+            trainer.callbacks.append(GradientMasks(self.loop))  # type: ignore[attr-defined]
         trainers.adopt(
             trainer,
             self.loop,

@@ -208,8 +208,8 @@ class PruningLoop(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Rank 0's mask is everybody's. The weights need no such care: DistributedDataParallel sends rank 0's.
         self._mask = trainer.strategy.broadcast(self._mask)
-        self._keeper = MaskKeeper(pl_module, self._mask)
-        self._detach = self._keeper.attach(trainer.optimizers)
+        self.keeper = MaskKeeper(pl_module, self._mask)
+        self._detach = self.keeper.attach(trainer.optimizers)
         self._step = trainer.global_step
         if trainer.is_global_zero:
             self._metrics.cut(trainer.global_step)
@@ -219,11 +219,6 @@ class PruningLoop(Callback):
         assert self._training is not None
         draws = ("step", trainer.global_step, batch_idx, trainer.global_rank)
         seed_all(self._training.seed(self._seed, *draws))
-
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        # Lightning clips after this hook, under automatic optimization alone.
-        if pl_module.automatic_optimization:
-            self._keeper.mask_gradients()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from lth_lightning.errors import UserError
+from lth_lightning.models.attendance import attends_steps, count_steps
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -77,7 +78,8 @@ class Classifier(pl.LightningModule):
     def _run_steps(self, batch: Batch) -> torch.Tensor:
         """k optimizer steps; nothing in this loop waits for the device."""
         images, labels = batch
-        optimizer = self.optimizers()
+        is_attended = attends_steps(self.trainer)
+        optimizer = self.optimizers(use_pl_optimizer=is_attended)
         scheduler = self.lr_schedulers()
         # Lightning gives lists where there are several; `configure_optimizers` makes one of each.
         assert not isinstance(optimizer, list)
@@ -86,11 +88,16 @@ class Classifier(pl.LightningModule):
         for step_images, step_labels in zip(images, labels, strict=True):
             optimizer.zero_grad()
             loss = cross_entropy(self(step_images), step_labels)
-            self.manual_backward(loss)
+            if is_attended:
+                self.manual_backward(loss)
+            else:
+                loss.backward()
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()
             total += loss.detach()
+        if not is_attended:
+            count_steps(self.trainer, len(images))
         return total / len(images)
 
     def _log_train(self, loss: torch.Tensor, step: int) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from lth_lightning.models.attendance import count_steps
 from lth_lightning.models.classifier import Batch, Classifier
 from lth_lightning.models.stack import Stack, StepRunner, member_losses
 
@@ -50,11 +51,7 @@ class JointClassifier(Classifier):
                 self.net, optimizer, images, labels, index.shape[2], scheduler=scheduler, graph=self._graph
             )
         losses = self._runner.run(index)
-        # The raw optimizer runs none of the hooks that count Lightning's steps.
-        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        for count in (progress.total, progress.current):
-            count.ready += len(index)
-            count.completed += len(index)
+        count_steps(self.trainer, len(index))
         return {"losses": losses}
 
     def on_validation_epoch_start(self) -> None:

@@ -43,8 +43,7 @@ class CompactLinear(PartialLinear):
         self.out_features, self.in_features = len(units), len(inputs)
         self.selects = selects
         for name in self.shapes:
-            value: nn.Parameter | None = getattr(whole, name)
-            self.register_buffer(f"whole_{name}", None if value is None else value.detach().clone(), persistent=False)
+            self.register_buffer(f"whole_{name}", whole.get_parameter(name).detach().clone(), persistent=False)
 
     def part(self, whole: Tensor) -> Tensor:
         """The live part of a weight, of a bias or of a mask that has the whole layer's shape; a copy."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lth_lightning.kernels import Linear
@@ -25,13 +26,15 @@ class PartialLinear(Linear):
     def __init__(self, whole: nn.Linear, places: Mapping[str, Tensor]) -> None:
         nn.Module.__init__(self)  # nn.Linear's own would draw weights from the global generator
         self.out_features, self.in_features = whole.weight.shape
-        self.shapes = {"weight": whole.weight.shape, "bias": whole.weight.shape[:1]}
+        self.shapes: dict[str, torch.Size] = {}
         for name, indices in places.items():
             self.register_buffer(name, indices.to(whole.weight.device), persistent=False)
-        for name in self.shapes:
+        for name in ("weight", "bias"):
             value: nn.Parameter | None = getattr(whole, name)
-            part = None if value is None else nn.Parameter(self.part(value.detach()), value.requires_grad)
-            self.register_parameter(name, part)
+            self.register_parameter(name, None)
+            if value is not None:
+                self.shapes[name] = value.shape
+                setattr(self, name, nn.Parameter(self.part(value.detach()), value.requires_grad))
         self.train(whole.training)
         self.register_state_dict_post_hook(_give_whole)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_take_part)  # type: ignore[no-untyped-call]
@@ -52,8 +55,7 @@ def _give_whole(layer: nn.Module, state: dict[str, Any], prefix: str, _metadata:
     """After `state_dict`: whole tensors in place of the parts."""
     assert isinstance(layer, PartialLinear)
     for name in layer.shapes:
-        if getattr(layer, name) is not None:
-            state[prefix + name] = layer.whole(name)
+        state[prefix + name] = layer.whole(name)
 
 
 def _take_part(layer: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -62,7 +64,7 @@ def _take_part(layer: nn.Module, state: dict[str, Any], prefix: str, *rest: Any)
     errors: list[str] = rest[-1]
     for name, shape in layer.shapes.items():
         key = prefix + name
-        if getattr(layer, name) is None or key not in state:
+        if key not in state:
             continue
         given: Tensor = state[key].detach()
         if given.shape == shape:
