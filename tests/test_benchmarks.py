@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from benchmarks import loops, memory, step
+from benchmarks import images, loops, memory, sparsity, step, together, workers
 from benchmarks.data import RandomMNIST
 from benchmarks.level import Clock, level
 from benchmarks.task import Timing, masks, network, spread, start_at, threads
@@ -153,10 +155,10 @@ def test_step_prints_a_line_a_pair_and_a_ratio_a_loop(
     step.main()
     lines = capsys.readouterr().out.splitlines()
     times = [[float(cell) for cell in line.split()[2:]] for line in lines if line.startswith("pair ")]
-    assert [len(row) for row in times] == [5]
+    assert [len(row) for row in times] == [6]
     ratios = {line.split()[2]: float(line.split()[3]) for line in lines if line.startswith("  level / ")}
     ours, *others = times[0]
-    assert list(ratios) == ["bare", "plain", "matched", "ordinary"]
+    assert list(ratios) == ["bare", "bare-own", "plain", "matched", "ordinary"]
     assert list(ratios.values()) == pytest.approx([ours / other for other in others], rel=0.01, abs=0.001)
     assert sum(line.startswith("share of a level of") for line in lines) == 2
 
@@ -218,3 +220,35 @@ def test_only_the_lightning_loop_pays_for_what_lightnings_import_changes(
     handle.remove()
     assert seen == {"bare": {"0"}, "plain": {"0"}, "matched": {"0"}, "ordinary": {"1"}}
     assert os.environ[name] == "1"
+
+
+def test_workers_compares_a_run_with_itself_and_the_plain_loop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(workers, "RandomMNIST", LittleMNIST)
+    monkeypatch.setattr(workers, "threads", lambda count: threads(1))  # this process goes on to fork
+    monkeypatch.setattr(
+        sys, "argv", ["workers", *["--steps", "100", "--plain-steps", "100", "--pairs", "1", "--workers", "2"]]
+    )
+    workers.main()
+    lines = capsys.readouterr().out.splitlines()
+    (times,) = ([float(cell) for cell in line.split()[2:]] for line in lines if line.startswith("pair "))
+    alone, beside, plain = times
+    ratios = [float(line.rsplit("  ", 1)[1].split()[0]) for line in lines if line.startswith(("  one", "  plain"))]
+    assert ratios == pytest.approx([alone / beside, plain / alone, plain / beside], rel=0.02, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "options"),
+    [
+        (together, "--members 1 2 --steps 3 --pairs 1"),
+        (sparsity, "--beyond 2 --steps 2 --rounds 1"),
+        (images, "--network Conv2 --steps 2 --plain-steps 2 --pairs 1 --threads 1"),
+    ],
+)
+def test_the_others_run_at_a_tiny_scale(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], benchmark: ModuleType, options: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [benchmark.__name__, *options.split()])
+    benchmark.main()
+    assert re.search(r"\d\.\d\dx?", capsys.readouterr().out)
