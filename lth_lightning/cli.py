@@ -29,7 +29,7 @@ from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.estimate import describe
 from lth_lightning.callbacks.quiet import quiet
-from lth_lightning.callbacks.trainer import is_rank_zero
+from lth_lightning.callbacks.trainer import is_rank_zero, numbers_files
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier
@@ -106,7 +106,8 @@ class LTHCLI(LightningCLI):
             "--workers",
             type=int | None,
             default=None,
-            help="Trainings side by side on a CPU, each in its own process; by default as many as fit. 1: one by one.",
+            help="Trainings side by side on a CPU, each in its own process; by default as many as fit, and 1 where the "
+            "module or the data are your own.",
         )
         parser.add_argument("--logs", type=str, default="lightning_logs", help="Folder that runs are kept in.")
         parser.add_argument(
@@ -229,8 +230,11 @@ class LTHCLI(LightningCLI):
             workers = workers or 1
             torch.set_num_threads(threads or self._default_threads)
         else:
-            if loop.together or not display.has_bars:
-                workers = workers or 1  # one batched model; Lightning's own bars are for one process
+            # One batched model; Lightning's own bars and many loggers are for one process; and what somebody's own
+            # module and data need of the memory is not known.
+            is_known = isinstance(model, Classifier) and isinstance(data, TensorDataModule)
+            if loop.together or not display.has_bars or numbers_files(trainer) or not is_known:
+                workers = workers or 1
             each = machine.bytes_of_training(model, data, loop.evaluate_every)
             workers, threads = machine.share_out(loop.lines, each, workers, threads)
             self.config[self.subcommand]["threads"] = self._init["threads"] = threads
@@ -283,7 +287,7 @@ def main(args: Sequence[str] | None = None) -> int:
         raise Terminated
 
     words = list(sys.argv[1:] if args is None else args)
-    before = signal.signal(signal.SIGTERM, on_sigterm)
+    before, threads = signal.signal(signal.SIGTERM, on_sigterm), torch.get_num_threads()
     try:
         with quiet():
             LTHCLI(arguments.prepare(words))
@@ -309,6 +313,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 143
     finally:
         signal.signal(signal.SIGTERM, before)
+        torch.set_num_threads(threads)
 
 
 def _own_error(error: BaseException) -> BaseException:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 SMALL = 2**22
@@ -20,6 +21,9 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """features [..., in] @ weight [out, in] transposed + bias [out] -> [..., out]."""
     plain = (
         torch.compiler.is_compiling()  # a compiler chooses for itself
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()  # torch.func differentiates by rules that _Linear has not
+        or forward_ad._current_level >= 0
         or not is_onednn_faster()
         or features.dim() != 2
         or bias is None
@@ -38,6 +42,8 @@ class Linear(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
+        if torch.jit.is_scripting():
+            return functional.linear(features, self.weight, self.bias)
         return linear(features, self.weight, self.bias)
 
 

@@ -15,13 +15,19 @@ EXTENDABLE = (
     "pruning.replicates",
     "pruning.controls",
     "data.init_args.root",
+    "threads",
 )
-"""What may change: how far the run goes, what is trained beside the tickets, and where the same data lie."""
+"""What may change: how far the run goes, what is trained beside the tickets, where the same data lie, and what the
+machine has cores for (which changes the last bits)."""
+
+
+ADDED = {"pruning.together": False, "pruning.compile": False, "pruning.kernels": "masked"}
+"""Options that the config.yaml of an older run does not have, and what it did."""
 
 
 def check(folder: Path, config: str) -> None:
     """Raise UserError naming the first setting in which `config` differs from the run's, other than to extend it."""
-    old, new = (_flat(yaml.safe_load(text)) for text in ((folder / CONFIG).read_text(), config))
+    old, new = (ADDED | _flat(yaml.safe_load(text)) for text in ((folder / CONFIG).read_text(), config))
     for key in [*old, *(key for key in new if key not in old)]:
         if old.get(key) != new.get(key) and key not in EXTENDABLE:
             raise UserError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from lth_lightning.cli import main
 from lth_lightning.pruning import Ticket
@@ -137,3 +138,36 @@ def test_help_and_print_config_exit_with_0(capsys: pytest.CaptureFixture[str], w
         main(words)
     assert stop.value.code == 0
     assert len(capsys.readouterr().out) > 300
+
+
+def test_a_run_of_a_version_without_todays_options_goes_on(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "version_0"
+    shutil.copytree(run, copy)
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config["threads"] = None
+    for name in ("together", "compile", "kernels"):
+        del config["pruning"][name]
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["fit", "--resume", str(copy), "--pruning.levels", "3"]) == 0
+    assert (copy / "replicate_1" / "ticket" / "level_03" / "result.json").exists()
+    assert yaml.safe_load((copy / "config.yaml").read_text())["threads"] >= 1
+
+
+@pytest.mark.parametrize("words", [["validate", "--config", "quickstart"], ["fit", "--config", "quickstart", "--nope"]])
+def test_the_command_leaves_the_threads_of_its_caller_as_they_were(words: list[str]) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        main(words)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_loggers_that_number_their_files_get_a_file_each_training(tmp_path: Path) -> None:
+    logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", str(tmp_path / "theirs")]
+    words = ["fit", *SMALL, "--pruning.levels", "1", "--pruning.controls", "[]", "--logs", str(tmp_path / "ours")]
+    assert main([*words, *logger]) == 0
+    files = list((tmp_path / "theirs").rglob("metrics.csv"))
+    assert len(files) == 4
+    assert len({file.read_text().count("\n") for file in files}) == 1

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from lth_lightning.data import CIFAR10, MNIST, Digits, FashionMNIST, StepPlan
+from lth_lightning.data import CIFAR10, MNIST, Digits, FashionMNIST, Split, StepPlan
 from lth_lightning.errors import UserError
 
 
@@ -230,3 +230,25 @@ def test_somebodys_own_module_gets_ordinary_batches_over_whole_epochs() -> None:
     fit.fit(module, datamodule=Digits(batch_size=70))
     assert fit.global_step == 2 * 17
     assert module.shapes == {(70, 1, 8, 8)}
+
+
+def test_what_was_read_is_let_go_once_resident_and_read_again_where_it_is_wanted() -> None:
+    data = Digits()
+    data.setup()
+    images = data.train.images
+    data.resident("train", torch.device("cpu"))
+    assert data.train.images is not images
+    assert torch.equal(data.train.images, images)
+
+
+def test_a_part_that_somebody_has_put_in_is_kept() -> None:
+    data = Digits()
+    data.setup()
+    data.train = Split(data.train.images, torch.zeros_like(data.train.labels))
+    assert not data.resident("train", torch.device("cpu"))[1].any()
+    assert not data.train.labels.any()
+
+
+def test_a_data_set_that_was_not_set_up_says_so() -> None:
+    with pytest.raises(AttributeError, match="setup"):
+        _ = Digits().val

@@ -110,3 +110,24 @@ def test_a_layer_is_an_nn_linear_to_whoever_looks() -> None:
     assert isinstance(ours, nn.Linear)
     assert repr(ours) == repr(plain)
     assert list(ours.state_dict()) == list(plain.state_dict())
+
+
+@needs_onednn
+@pytest.mark.parametrize("tool", ["func", "forward mode", "trace", "script"])
+def test_torchs_other_ways_to_differentiate_and_export_work(calls: list[tuple[int, ...]], tool: str) -> None:
+    plain, ours = layers()
+    images = torch.randn(60, 784, generator=torch.Generator().manual_seed(1))
+
+    def through(layer: nn.Linear) -> torch.Tensor:
+        if tool == "func":
+
+            def loss(weight: torch.Tensor) -> torch.Tensor:
+                return torch.func.functional_call(layer, {"weight": weight}, (images,)).square().mean()
+
+            return torch.func.grad(loss)(layer.weight.detach())
+        if tool == "forward mode":
+            return torch.func.jvp(layer, (images,), (torch.ones_like(images),))[1]
+        exported = torch.jit.trace(layer, images) if tool == "trace" else torch.jit.script(layer)
+        return exported(images)
+
+    torch.testing.assert_close(through(ours), through(plain), rtol=1e-4, atol=1e-5)

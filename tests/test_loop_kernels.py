@@ -115,6 +115,18 @@ def test_a_level_starts_from_the_rewound_weights_bit_for_bit(tmp_path: Path, ker
             {},
             "weight decay",
         ),
+        (
+            {"kernels": "compact"},
+            lambda: wide(optimizer=lambda p: torch.optim.SGD([{"params": list(p), "weight_decay": 0.1}], lr=0.1)),
+            {},
+            "weight decay",
+        ),
+        (
+            {"kernels": "csr"},
+            lambda: wide(optimizer=lambda p: torch.optim.Adafactor(p, lr=0.01)),
+            {},
+            "Adafactor",
+        ),
         ({"kernels": "csr"}, wide, {"precision": "bf16-mixed"}, "float32"),
         ({"kernels": "csr", "together": True}, wide, {}, "kernels"),
     ],

@@ -909,3 +909,20 @@ def test_a_dry_run_counts_on_the_workers(tmp_path: Path, capsys: pytest.CaptureF
         assert told in capsys.readouterr().out
     assert main(["fit", "--config", config, "--dry-run", "--workers", "1"]) == 0
     assert "side by side" not in capsys.readouterr().out
+
+
+def test_workers_train_where_torchs_threads_were_at_work_before_the_fork(tmp_path: Path) -> None:
+    script = (
+        "import torch; torch.set_num_threads(2); x = torch.randn(2000, 2000); (x @ x).sum()\n"
+        "import pytorch_lightning as pl\n"
+        "from lth_lightning.callbacks import PruningLoop\n"
+        "from lth_lightning.data import Digits\n"
+        "from lth_lightning.models import LeNet300\n"
+        "records = PruningLoop(levels=0, replicates=2).run(\n"
+        "    lambda training: pl.Trainer(max_steps=5, accelerator='cpu'),\n"
+        "    lambda: LeNet300(shape=(1, 8, 8)), Digits(),\n"
+        f"    logs={str(tmp_path)!r}, workers=2, threads=2)\n"
+        "print(len(records), torch.get_num_threads())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "2 2", done.stderr

@@ -13,6 +13,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -242,6 +243,14 @@ def _work(
         os.dup2(printer.fileno(), descriptor)
     sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
     faulthandler.enable(sys.stderr)  # a crash of native code has last words, too
+    # In a thread: torch's pool of threads, where it was at work before the fork, is not here, and the thread that was
+    # forked would wait for it forever. OpenMP gives a new thread a new pool.
+    work = threading.Thread(target=_make_what_comes, args=(make, connection, threads), name="trainings")
+    work.start()
+    work.join()
+
+
+def _make_what_comes(make: Make, connection: Connection, threads: int) -> None:
     torch.set_num_threads(threads)
     display = _Messenger(connection)
     while True:

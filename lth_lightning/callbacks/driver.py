@@ -14,7 +14,7 @@ from lth_lightning.callbacks.agenda import Agenda, side_by_side
 from lth_lightning.callbacks.board import SummaryBoard
 from lth_lightning.callbacks.crew import Crew, WorkerDiedError
 from lth_lightning.callbacks.display import Display
-from lth_lightning.callbacks.joint import JointMaker
+from lth_lightning.callbacks.joint import ELEMENTWISE, JointMaker
 from lth_lightning.callbacks.maker import Maker
 from lth_lightning.callbacks.origin import Origins, fresh_model
 from lth_lightning.callbacks.plan import plan_trainings
@@ -139,17 +139,21 @@ class Driver:
         kernels = self.loop.kernels
         if kernels == "csr" and (trainer.strategy.root_device.type != "cpu" or trainer.precision != "32-true"):
             raise UserError("pruning.kernels csr is for CPUs, in float32: set --trainer.accelerator cpu, or drop it.")
-        if kernels == "compact":
-            made: Any = model.configure_optimizers()
-            optimizer = made.get("optimizer") if isinstance(made, dict) else made
-            if not isinstance(optimizer, torch.optim.Optimizer) or optimizer.defaults.get("weight_decay"):
-                raise UserError(
-                    "pruning.kernels compact leaves dead weights as they are, and weight decay would not: use masked "
-                    "or csr."
-                )
-        if kernels != "masked":
-            mask = self.schedule.dense_mask(model)
-            self.maker.shrink(copy.deepcopy(model), {**mask, **self.ticket.mask} if self.ticket else mask)
+        if kernels == "masked":
+            return
+        made: Any = model.configure_optimizers()
+        optimizer: Any = made.get("optimizer") if isinstance(made, dict) else made
+        if type(optimizer).__name__ not in ELEMENTWISE:
+            raise UserError(
+                f"pruning.kernels {kernels} needs one optimizer that moves each weight by itself, such as Adam, and "
+                f"configure_optimizers gives {type(optimizer).__name__}: use masked."
+            )
+        if kernels == "compact" and any(group.get("weight_decay") for group in optimizer.param_groups):
+            raise UserError(
+                "pruning.kernels compact leaves dead weights as they are, and weight decay would not: use another."
+            )
+        mask = self.schedule.dense_mask(model)
+        self.maker.shrink(copy.deepcopy(model), {**mask, **self.ticket.mask} if self.ticket else mask)
 
     def plan(self, folder: Path) -> list[Training]:
         """All trainings of the run in `folder`, finished ones too."""

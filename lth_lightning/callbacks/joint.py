@@ -63,6 +63,8 @@ class JointMaker:
             why = f"trainer.{flag} needs a step a batch"
         elif flag := trainers.evaluates_a_part(trainer):
             why = f"it evaluates whole parts of the data set, whatever trainer.{flag} says"
+        elif trainers.own_loggers(trainer):
+            why = "a logger would get nothing: it logs to the run's TensorBoard alone"
         elif trainer.world_size > 1:
             why = "it takes one device"
         elif trainer.precision not in ("32-true", "bf16-mixed"):

@@ -67,6 +67,17 @@ def wants_ordinary_batches(trainer: Trainer) -> str | None:
     return None
 
 
+def own_loggers(trainer: Trainer) -> bool:
+    """Whether the user has given loggers, besides the TensorBoard of the run."""
+    return any(not _default_logger(logger, trainer) for logger in trainer.loggers)
+
+
+def numbers_files(trainer: Trainer) -> bool:
+    """Whether something of the user's names its files by those that are there: two processes would take one name."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return own_loggers(trainer) or any(isinstance(c, ModelCheckpoint) and not _default(c) for c in callbacks)
+
+
 def evaluates_a_part(trainer: Trainer) -> str | None:
     """The Trainer flag by which evaluations leave batches out, or None."""
     for flag in ("limit_val_batches", "limit_test_batches"):

@@ -95,6 +95,7 @@ class TensorDataModule(pl.LightningDataModule):
         self._with_test = False
         self._is_set_up = False
         self._parts: dict[Part, Split] = {}
+        self._given: set[Part] = set()
         self._device: torch.device | None = None
         self._resident: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -109,11 +110,12 @@ class TensorDataModule(pl.LightningDataModule):
         """Read and split, once: a run calls this for each of its fits. `stage` changes nothing."""
         if self._is_set_up:
             return
-        pool, self.test = self._load()
+        pool, test = self._load()
         generator = Generator().manual_seed(derive_seed("split", self.split_seed))
         order = torch.randperm(self.pool_size, generator=generator)
-        self.val = pool.select(order[: self.validation_size])
-        self.train = pool.select(order[self.validation_size :])
+        val, train = pool.select(order[: self.validation_size]), pool.select(order[self.validation_size :])
+        self._parts = {"train": train, "val": val, "test": test}
+        self._given.clear()
         self._is_set_up = True
 
     @property
@@ -123,7 +125,7 @@ class TensorDataModule(pl.LightningDataModule):
 
     @train.setter
     def train(self, split: Split) -> None:
-        self._parts["train"] = split
+        self._give("train", split)
 
     @property
     def val(self) -> Split:
@@ -132,7 +134,7 @@ class TensorDataModule(pl.LightningDataModule):
 
     @val.setter
     def val(self, split: Split) -> None:
-        self._parts["val"] = split
+        self._give("val", split)
 
     @property
     def test(self) -> Split:
@@ -141,7 +143,12 @@ class TensorDataModule(pl.LightningDataModule):
 
     @test.setter
     def test(self, split: Split) -> None:
-        self._parts["test"] = split
+        self._give("test", split)
+
+    def _give(self, part: Part, split: Split) -> None:
+        """Somebody's own part: kept, for it could not be read again."""
+        self._given.add(part)
+        self._parts[part] = split
 
     def _part(self, part: Part) -> Split:
         """As it was read; read again where it has been let go."""
@@ -187,7 +194,8 @@ class TensorDataModule(pl.LightningDataModule):
             raw = split.images.to(device)
             augmented = part == "train" and self.augmentation != "none"
             self._resident[part] = (pad(raw) if augmented else self.normalize(raw)), split.labels.to(device)
-            del self._parts[part]  # the memory of a second copy
+            if part not in self._given:
+                del self._parts[part]  # the memory of a second copy
         return self._resident[part]
 
     def train_dataloader(self) -> TrainBatches:

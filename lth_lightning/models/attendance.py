@@ -18,7 +18,7 @@ def attends_steps(trainer: pl.Trainer) -> bool:
         type(trainer.strategy) is not SingleDeviceStrategy
         or type(trainer.precision_plugin) is not Precision
         or type(trainer.profiler) is not PassThroughProfiler  # type: ignore[attr-defined]
-        or any(_overrides(module, hook, pl.LightningModule) for hook in (*HOOKS, "backward"))
+        or any(_overrides(module, hook, pl.LightningModule) for hook in (*HOOKS, "backward", "manual_backward"))
         or any(_overrides(callback, hook, pl.Callback) for callback in trainer.callbacks for hook in HOOKS)  # type: ignore[attr-defined]
     )
 
