@@ -15,6 +15,9 @@ def console() -> None:
     if sys.argv[1:] == ["--version"]:
         print(f"lth {__version__}")
         return
+    if not sys.argv[1:]:
+        print(usage(), end="", file=sys.stderr)
+        sys.exit(2)
     from lth_lightning.cli import main  # imported late: it brings torch
 
     # So that `--model my_file.MyModel` finds the file that lies where the command is typed.

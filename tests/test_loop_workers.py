@@ -392,9 +392,9 @@ def test_workers_may_have_several_threads_in_a_fresh_process(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        (is_killed, "was ended by SIGKILL. Its last words: these were my last words."),
+        (is_killed, "need less). Its last words: these were my last words."),
         (exits, "ended with exit code 3. Its last words: a complaint."),
-        (is_killed_silently, "was ended by SIGKILL. It said nothing."),
+        (is_killed_silently, "was ended by SIGKILL (where memory is short, fewer --workers need less). It printed"),
         (gets_a_nameless_signal, f"ended by signal {signal.SIGRTMIN + 4}"),
         (crashes, "was ended by SIGSEGV. Its last words: Fatal Python error: Segmentation fault."),
     ],
@@ -608,7 +608,9 @@ def test_a_run_on_a_terminal_leaves_its_lines_alone(
         go(tmp_path / "logs", side_by_side(2, **LOOP), callbacks=callbacks, display=display)
     assert "trainings" in text.getvalue()
     lines = "".join(shown(text.getvalue()))
-    assert lines == f"run: {tmp_path / 'logs' / 'run' / 'version_0'}" + ("" if fails else "hello")
+    beside = "2 trainings side by side, CPU threads of each: 1"
+    said = "replicate 0 ticket level 1 failed." if fails else "hello"
+    assert lines == f"run: {tmp_path / 'logs' / 'run' / 'version_0'}{beside}{said}"
     assert text.getvalue().rindex(SHOW_CURSOR) > text.getvalue().rindex(HIDE_CURSOR)
 
 
@@ -664,7 +666,7 @@ def assert_goes_on(run: Path, expected: Path, workers: int) -> None:
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        (is_killed, "was ended by SIGKILL. Its last words: these were my last words."),
+        (is_killed, "need less). Its last words: these were my last words."),
         (exits, "ended with exit code 3. Its last words: a complaint."),
     ],
 )
@@ -926,3 +928,10 @@ def test_workers_train_where_torchs_threads_were_at_work_before_the_fork(tmp_pat
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "2 2", done.stderr
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_run_of_no_worker_is_refused_from_python_too(tmp_path: Path, count: int) -> None:
+    with pytest.raises(UserError, match="1 or more"):
+        go(tmp_path, side_by_side(count, **LOOP))
+    assert list(tmp_path.iterdir()) == []

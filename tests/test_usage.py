@@ -91,3 +91,9 @@ def test_every_example_works(
     captured = capsys.readouterr()
     assert captured.err == ""
     assert len(captured.out) > 100
+
+
+def test_no_words_at_all_show_the_usage_and_fail() -> None:
+    done = subprocess.run([sys.executable, "-m", "lth_lightning"], capture_output=True, text=True, env=environment())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == usage()

@@ -107,6 +107,8 @@ class Crew:
                 self._show(worker.rest())
                 pickled, text = content
                 error = pickle.loads(pickled)
+                if not isinstance(error, (UserError, OSError)):
+                    self._display.note(f"{worker.training} failed.")
                 error.__cause__ = _WorkersError(text)
                 raise error
             if kind == "record" and worker.training:
@@ -182,7 +184,9 @@ class _Worker:
     def obituary(self) -> str:
         code = self._process.exitcode or 0
         how = f"was ended by {_name(-code)}" if code < 0 else f"ended with exit code {code}"
-        words = f"Its last words: {self._last_line}" if self._last_line else "It said nothing"
+        if -code == signal.SIGKILL:
+            how += " (where memory is short, fewer --workers need less)"
+        words = f"Its last words: {self._last_line}" if self._last_line else "It printed nothing"
         work = f"that made {self.training}" if self.training else "that had nothing to do"
         return f"The process {work} {how}. {words}."
 

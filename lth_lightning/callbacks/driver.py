@@ -48,6 +48,8 @@ class Driver:
         workers: int = 1,
         threads: int = 1,
     ) -> None:
+        if workers < 1 or threads < 1:
+            raise UserError(f"workers is {workers} and threads {threads}: give 1 or more of each.")
         self.loop = loop
         self.make_trainer = make_trainer
         self.make_model = make_model
@@ -203,6 +205,8 @@ class Driver:
         if self.maker.logs:
             self._board = SummaryBoard(self.folder, self._table())
         self.display.note(f"run: {self.folder}")
+        if slots > 1:
+            self.display.note(f"{slots} trainings side by side, CPU threads of each: {self.threads}")
         if self.ticket and self.ticket.rewind_step:
             self.display.tell(
                 f"The ticket's weights are of step {self.ticket.rewind_step}; its training starts at step 0."

@@ -45,9 +45,13 @@ def describe(driver: Driver, console: Console, folder: Path | None = None) -> No
     each = f"{steps:,} steps" if steps else "as many steps as trainer.max_epochs makes"
     console.print(f"{len(trainings)} trainings of {each} each; columns count them by arm.")
     model = driver.make_model()
-    seconds = _seconds_a_training(driver, model)
+    try:
+        seconds = _seconds_a_training(driver, model)
+        why = "for this module and data"
+    except UserError:
+        seconds, why = None, "before the data set's files are there"
     if seconds is None:
-        console.print("Time: not estimated for this module and data; the first levels of the run will tell.")
+        console.print(f"Time: not estimated {why}; the first levels of the run will tell.")
     else:
         workers = min(driver.workers, len({training.line for training in trainings}))
         beside = f", {workers} side by side" if workers > 1 else ""
@@ -68,7 +72,7 @@ def _seconds_a_training(driver: Driver, model: LightningModule) -> float | None:
         images, labels = next(iter(data.train_dataloader()))
         evaluation = next(iter(data.test_dataloader()))[0]
         model(images)
-    except (UserError, NotImplementedError):  # the files are not here yet, or the module has no `forward`
+    except NotImplementedError:  # the module has no `forward`
         return None
     device = driver.device
     model, images, labels = model.to(device), images.to(device), labels.to(device)

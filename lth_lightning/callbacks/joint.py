@@ -72,7 +72,7 @@ class JointMaker:
         elif reason := _mixes_members(model):
             why = reason
         if why:
-            raise UserError(f"pruning.together cannot serve here, for {why}: drop it.")
+            raise UserError(f"pruning.together cannot serve here, for {why}: drop pruning.together.")
 
     def make(self, trainings: Sequence[Training], display: Display) -> list[tuple[Training, Record]]:
         """Make trainings of one level, in groups where they do not fit into the device's memory together."""

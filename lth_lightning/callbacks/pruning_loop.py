@@ -58,11 +58,11 @@ class PruningLoop(Callback):
         save_controls: keep the controls' trained weights too.
         save_early_stop: keep the weights of the early-stop step too.
         together: train all replicates and arms of a level at once, as one batched model. For a GPU, and for networks
-            without batch norm and dropout; the results are those of each alone to float rounding.
+            without batch norm and dropout; each step is that of each alone to float rounding, which training amplifies.
         compile: compile the network with torch.compile, once for all trainings; for a GPU and the larger networks.
         kernels: how pruned Linear layers compute. masked: as dense ones, with zeros; compact: without dead units and
             inputs; csr: sparse matrix products of the survivors, on a CPU. The results are equal to float rounding;
-            what each gains depends on the density (README, "Sparsity").
+            layers that would gain nothing stay masked (README, "What does sparsity buy?").
     """
 
     def __init__(
