@@ -392,7 +392,11 @@ def test_workers_may_have_several_threads_in_a_fresh_process(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        (is_killed, "need less). Its last words: these were my last words."),
+        (
+            is_killed,
+            "was ended by SIGKILL (where memory is short, fewer --workers need less). "
+            "Its last words: these were my last words.",
+        ),
         (exits, "ended with exit code 3. Its last words: a complaint."),
         (is_killed_silently, "was ended by SIGKILL (where memory is short, fewer --workers need less). It printed"),
         (gets_a_nameless_signal, f"ended by signal {signal.SIGRTMIN + 4}"),
@@ -666,7 +670,11 @@ def assert_goes_on(run: Path, expected: Path, workers: int) -> None:
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        (is_killed, "need less). Its last words: these were my last words."),
+        (
+            is_killed,
+            "was ended by SIGKILL (where memory is short, fewer --workers need less). "
+            "Its last words: these were my last words.",
+        ),
         (exits, "ended with exit code 3. Its last words: a complaint."),
     ],
 )
