@@ -251,9 +251,9 @@ class Driver:
         write_table(self.folder, self._table())
         if self._board:
             self._board.add(record)
-        self.display.end(record, training, slot)
         if stopped:
             self.display.skip(stopped)
+        self.display.end(record, training, slot)
 
     def _table(self) -> list[Record]:
         """All finished trainings, in the order of the table."""
