@@ -388,16 +388,20 @@ def test_workers_may_have_several_threads_in_a_fresh_process(tmp_path: Path) -> 
 
 # A worker that dies.
 
+LAST_WORDS = [
+    (
+        is_killed,
+        "was ended by SIGKILL (where memory is short, fewer --workers need less). "
+        "Its last words: these were my last words.",
+    ),
+    (exits, "ended with exit code 3. Its last words: a complaint."),
+]
+
 
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        (
-            is_killed,
-            "was ended by SIGKILL (where memory is short, fewer --workers need less). "
-            "Its last words: these were my last words.",
-        ),
-        (exits, "ended with exit code 3. Its last words: a complaint."),
+        *LAST_WORDS,
         (is_killed_silently, "was ended by SIGKILL (where memory is short, fewer --workers need less). It printed"),
         (gets_a_nameless_signal, f"ended by signal {signal.SIGRTMIN + 4}"),
         (crashes, "was ended by SIGSEGV. Its last words: Fatal Python error: Segmentation fault."),
@@ -669,14 +673,7 @@ def assert_goes_on(run: Path, expected: Path, workers: int) -> None:
 
 @pytest.mark.parametrize(
     ("what", "told"),
-    [
-        (
-            is_killed,
-            "was ended by SIGKILL (where memory is short, fewer --workers need less). "
-            "Its last words: these were my last words.",
-        ),
-        (exits, "ended with exit code 3. Its last words: a complaint."),
-    ],
+    LAST_WORDS,
 )
 def test_the_command_finishes_what_a_dead_worker_does_not_hold_up_and_can_go_on(
     starter: Starter, whole: Path, capsys: pytest.CaptureFixture[str], what: Callable[[], None], told: str
