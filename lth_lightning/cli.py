@@ -33,7 +33,7 @@ from lth_lightning.callbacks.trainer import is_rank_zero, numbers_files
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier
-from lth_lightning.pruning import Score
+from lth_lightning.pruning import Criterion
 from lth_lightning.pruning.rewind import check_fits
 from lth_lightning.pruning.ticket import read_format
 from lth_lightning.results import Training, results_table, verdict
@@ -341,7 +341,7 @@ def _plain(message: str) -> str:
     if found := re.search(r"Problem with given class_path '(\S+)': (.+)", message):
         return f"{found[1]}: {_plain(found[2]).strip()}"
     found = re.search(r'Parser key "(?:\w+\.)*?(\w+)".*Expected a dot import path string: (\S+)', message)
-    bases = {"model": pl.LightningModule, "data": pl.LightningDataModule, "score": Score, "controls": Control}
+    bases = {"model": pl.LightningModule, "data": pl.LightningDataModule, "score": Criterion, "controls": Control}
     if found and found[1] in bases:
         ours = [kind for kind in _subclasses(bases[found[1]]) if kind.__module__.startswith("lth_lightning.")]
         known = ", ".join(sorted(kind.__name__ for kind in ours if kind not in (Classifier, TensorDataModule)))

@@ -15,7 +15,7 @@ from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.fit_watch import FitWatch
 from lth_lightning.errors import UserError
 from lth_lightning.files import write_pt
-from lth_lightning.pruning import Magnitude, Mask, MaskKeeper, Schedule, Score, Ticket, Weights, snapshot
+from lth_lightning.pruning import Criterion, Magnitude, Mask, MaskKeeper, Schedule, Ticket, Weights, snapshot
 from lth_lightning.pruning.allocation import Scope
 from lth_lightning.pruning.schedule import PAPER_RATES
 from lth_lightning.pruning.ticket import FORMAT
@@ -72,7 +72,7 @@ class PruningLoop(Callback):
         rates: dict[str, float] = PAPER_RATES,
         scope: Scope = "layer",
         exclude: list[str] | None = None,
-        score: Score = Magnitude(),  # noqa: B008  stateless
+        score: Criterion = Magnitude(),  # noqa: B008  stateless
         one_shot: bool = False,
         grid: list[float] | None = None,
         rewind_step: int = 0,

@@ -8,14 +8,16 @@ for level in schedule.levels[1:]:
     rewind(model, start, mask)
 """
 
+from lth_lightning.pruning.criteria import Criterion, Evidence, Magnitude, Random, Score
 from lth_lightning.pruning.layers import Layer, weight_layers
 from lth_lightning.pruning.mask import Mask, MaskKeeper, remaining, same_counts_shuffled
 from lth_lightning.pruning.rewind import Weights, rewind, snapshot
 from lth_lightning.pruning.schedule import Schedule
-from lth_lightning.pruning.scores import Magnitude, Random, Score
 from lth_lightning.pruning.ticket import Ticket
 
 __all__ = [
+    "Criterion",
+    "Evidence",
     "Layer",
     "Magnitude",
     "Mask",

@@ -1,16 +1,19 @@
 """The pruning schedule: how many weights of each pool survive at each level, exactly, known before any training."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from lth_lightning.errors import UserError
 from lth_lightning.pruning.allocation import Pool, Scope, make_pools, resolve_rates
-from lth_lightning.pruning.layers import weight_layers
+from lth_lightning.pruning.criteria import Criterion, Evidence, Magnitude
+from lth_lightning.pruning.criteria.base import Samples
+from lth_lightning.pruning.layers import Layer, weight_layers
 from lth_lightning.pruning.mask import Mask
-from lth_lightning.pruning.scores import Magnitude, Score
+from lth_lightning.pruning.rewind import rewind
 
 PAPER_RATES = {"conv": 0.1, "linear": 0.2, "output": 0.1}
 """LTH Fig. 2: the rates a round of Conv-2 and Conv-4; LeNet's are the same, as far as it has such layers."""
@@ -23,6 +26,8 @@ class Schedule:
     Level 0 is where it starts: the dense network, or a given mask.
     """
 
+    layers: tuple[Layer, ...]
+    """Those that some pool holds, in the order of the network."""
     pools: tuple[Pool, ...]
     kept: tuple[tuple[int, ...], ...]
     """`kept[level][i]`: how many weights of `pools[i]` survive."""
@@ -67,7 +72,9 @@ class Schedule:
         if not layers:
             raise UserError("This network has no Linear or Conv layer, so there is nothing to prune.")
         total = sum(layer.size for layer in layers)
-        pools = make_pools(layers, resolve_rates(layers, rates, exclude), scope)
+        found = resolve_rates(layers, rates, exclude)
+        pooled = tuple(layer for layer in layers if layer.name in found)
+        pools = make_pools(layers, found, scope)
         sizes = {
             layer.name: int(start[layer.name].sum()) if start and layer.name in start else layer.size
             for layer in layers
@@ -77,7 +84,7 @@ class Schedule:
         if grid is not None:
             if not one_shot:
                 raise UserError("A grid of densities is for one-shot pruning: set one_shot to true, or drop the grid.")
-            return cls(pools, _grid_counts(pools, first, grid), unpruned, total, True)
+            return cls(pooled, pools, _grid_counts(pools, first, grid), unpruned, total, True)
         kept = [first]
         if until_density is None:
             if levels is None or levels < 0:
@@ -94,7 +101,7 @@ class Schedule:
 
         while not done():
             kept.append(_next_counts(pools, kept, "--until-density higher" if until_density else "fewer levels"))
-        return cls(pools, tuple(kept), unpruned, total, one_shot)
+        return cls(pooled, pools, tuple(kept), unpruned, total, one_shot)
 
     @property
     def levels(self) -> range:
@@ -126,8 +133,10 @@ class Schedule:
         mask: Mapping[str, Tensor],
         final: Mapping[str, Tensor],
         initial: Mapping[str, Tensor],
-        score: Score | None = None,
+        score: Criterion | None = None,
         generator: torch.Generator | None = None,
+        network: Callable[[], nn.Module] | None = None,
+        samples: Samples | None = None,
     ) -> Mask:
         """The mask of `level`, cut from `mask`, the mask of its parent level.
 
@@ -138,17 +147,54 @@ class Schedule:
             initial: weights by name at the rewind point.
             score: the criterion; magnitude by default.
             generator: for scores that draw.
+            network: a fresh network of this kind, for criteria that look at more than the weights.
+            samples: draws training samples, for criteria that look at the data.
+
+        Raises:
+            UserError: the criterion needs a network or samples, and there are none; or it gives scores that are not
+                numbers, or of another shape.
         """
         score = score or Magnitude()
         generator = generator or torch.Generator().manual_seed(level)
         new = {name: part.cpu().clone() for name, part in mask.items()}
-        for pool, keep in zip(self.pools, self.kept[level], strict=True):
-            scores = [score(final[n].cpu(), initial[n].cpu(), generator).flatten() for n in pool.members]
-            alive = torch.cat([new[name].flatten() for name in pool.members])
-            survivors = _highest(torch.cat(scores), alive, keep)
-            for name, part in zip(pool.members, survivors.split([s.numel() for s in scores]), strict=True):
-                new[name] = part.view_as(new[name])
+        for round_ in range(1, score.rounds + 1):
+            evidence = Evidence(self.layers, new, final, initial, generator)
+            if network:
+                evidence.network = partial(_masked, network, initial, new)
+            if samples:
+                evidence.samples = samples
+            scores = score.scores(evidence)
+            for pool, end in zip(self.pools, self.kept[level], strict=True):
+                alive = torch.cat([new[name].flatten() for name in pool.members])
+                before = sum(int(mask[name].sum()) for name in pool.members)
+                keep = round(before * (end / before) ** (round_ / score.rounds))
+                survivors = _highest(torch.cat([_checked(scores, n, new[n]) for n in pool.members]), alive, keep)
+                for name, part in zip(
+                    pool.members, survivors.split([new[name].numel() for name in pool.members]), strict=True
+                ):
+                    new[name] = part.view_as(new[name])
         return new
+
+
+def _masked(network: Callable[[], nn.Module], weights: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> nn.Module:
+    """A network with `weights`, the pruned ones at 0, in evaluation mode."""
+    model = network()
+    rewind(model, weights, mask)
+    return model.eval()
+
+
+def _checked(scores: Mapping[str, Tensor], name: str, mask: Tensor) -> Tensor:
+    """The scores of one layer, flat; raises UserError where they cannot be compared."""
+    found = scores.get(name)
+    if found is None or found.shape != mask.shape:
+        given = "none" if found is None else f"some of shape {tuple(found.shape)}"
+        raise UserError(
+            f"The score gives {given} for '{name}': give one number for each of its weights {tuple(mask.shape)}."
+        )
+    flat = found.detach().cpu().flatten()
+    if bool(flat[mask.flatten()].isnan().any()):
+        raise UserError(f"The score of '{name}' is not a number for some weights, which cannot be compared.")
+    return flat
 
 
 def _highest(scores: Tensor, alive: Tensor, keep: int) -> Tensor:
