@@ -33,7 +33,7 @@ from lth_lightning.callbacks.trainer import is_rank_zero, numbers_files
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier
-from lth_lightning.pruning import Criterion
+from lth_lightning.pruning import Criterion, Score
 from lth_lightning.pruning.rewind import check_fits
 from lth_lightning.pruning.ticket import read_format
 from lth_lightning.results import Training, results_table, verdict
@@ -344,7 +344,7 @@ def _plain(message: str) -> str:
     bases = {"model": pl.LightningModule, "data": pl.LightningDataModule, "score": Criterion, "controls": Control}
     if found and found[1] in bases:
         ours = [kind for kind in _subclasses(bases[found[1]]) if kind.__module__.startswith("lth_lightning.")]
-        known = ", ".join(sorted(kind.__name__ for kind in ours if kind not in (Classifier, TensorDataModule)))
+        known = ", ".join(sorted(kind.__name__ for kind in ours if kind not in (Classifier, TensorDataModule, Score)))
         return (
             f"There is no class '{found[2]}' for {found[1]}: give one of {known}, "
             "or the import path of your own, such as my_file.MyClass."

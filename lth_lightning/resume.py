@@ -21,7 +21,14 @@ EXTENDABLE = (
 machine has cores for (which changes the last bits)."""
 
 
-ADDED = {"pruning.together": False, "pruning.compile": False, "pruning.kernels": "masked"}
+ADDED = {
+    "pruning.together": False,
+    "pruning.compile": False,
+    "pruning.kernels": "masked",
+    "pruning.retrain.class_path": "lth_lightning.callbacks.Rewind",
+    "pruning.retrain.init_args.optimizer_state": False,
+    "pruning.pruned": "zero",
+}
 """Options that the config.yaml of an older run does not have, and what it did."""
 
 
@@ -35,22 +42,24 @@ def check(folder: Path, config: str) -> None:
                 "began, with more levels, replicates or controls at most: drop the option, or start a new run."
             )
     kept, asked = (_controls(flat.get("pruning.controls")) for flat in (old, new))
-    for name, settings in kept.items():
-        if name in asked and asked[name] != settings:
+    for name, settings in kept:
+        same = [other for key, other in asked if key == name]
+        if same and settings not in same:
             raise UserError(
                 f"--resume: the control {name} differs from the run's in more than its levels and trials: "
                 "start a new run."
             )
 
 
-def _controls(controls: Any) -> dict[str, dict[str, Any]]:
-    """Each control's settings but for how often it is trained."""
-    return {
-        control["class_path"]: {
-            k: v for k, v in (control.get("init_args") or {}).items() if k not in ("levels", "trials")
-        }
-        for control in controls or []
-    }
+def _controls(controls: Any) -> list[tuple[str, dict[str, Any]]]:
+    """By class and name, each control's settings but for how often it is trained, and but for those left alone."""
+    found = []
+    for control in controls or []:
+        settings = dict(control.get("init_args") or {})
+        name = " ".join(filter(None, (control["class_path"], settings.pop("name", None))))
+        dropped = ("levels", "trials")
+        found.append((name, {k: v for k, v in settings.items() if k not in dropped and v not in (None, False)}))
+    return found
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:

@@ -32,7 +32,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["--model", "NoSuchNet"], "'NoSuchNet' for model: give one of Conv2"),
         (["--data", "NoSuchData"], "'NoSuchData' for data: give one of CIFAR10, Digits"),
-        (["--pruning.score", "NoSuchScore"], "'NoSuchScore' for score: give one of Magnitude, Random"),
+        (["--pruning.score", "NoSuchScore"], "'NoSuchScore' for score: give one of GraSP, LargeFinalSameSign"),
         (["--pruning.controls", "[NoSuchControl]"], "'NoSuchControl' for controls: give one of RandomMask"),
         (["--model", "no_such_file.Net"], "no_such_file"),
         (["--model.hiden", "[3]"], "'hiden'"),

@@ -19,6 +19,7 @@ from lth_lightning.callbacks.maker import Maker
 from lth_lightning.callbacks.origin import Origins, fresh_model
 from lth_lightning.callbacks.plan import plan_trainings
 from lth_lightning.callbacks.quiet import quiet
+from lth_lightning.callbacks.samples import draw_samples
 from lth_lightning.data import Part, TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.files import write_text
@@ -96,7 +97,11 @@ class Driver:
         if self.ticket:
             self.ticket.check(model, f"The ticket {self.loop.ticket}")
         self.schedule = self.loop.schedule_for(model, self.ticket)
-        plan_trainings(Path(), self.loop.replicates, self.schedule.levels[-1], self.loop.controls)
+        self.plan(Path())
+        if self.loop.pruned != "zero" and any(control.score for control in self.loop.controls):
+            raise UserError(
+                "A control that searches its own masks prunes to zero: drop it, or set pruning.pruned zero."
+            )
         if self.datamodule is None and not trainers.gives(model, "train_dataloader"):
             raise UserError("There is no data to train on: name a data module, such as --data MNIST or --data Digits.")
         if self.datamodule is None and fetch and self.workers > 1:
@@ -111,7 +116,7 @@ class Driver:
         if self.workers > 1:
             trainers.refuse_workers(trainer)
         # No logger where the user has turned logging off.
-        origins = Origins(self.loop, self.make_model, self.seed, self.ticket, self.schedule)
+        origins = Origins(self.loop, self.make_model, self.seed, self.ticket, self.schedule, self._samples)
         self.maker = Maker(self.loop, self.make_trainer, self.datamodule, self.seed, origins, bool(trainer.loggers))
         if self.loop.test_curve and not self.maker.can_be_long(model):
             raise UserError(
@@ -159,7 +164,11 @@ class Driver:
 
     def plan(self, folder: Path) -> list[Training]:
         """All trainings of the run in `folder`, finished ones too."""
-        return plan_trainings(folder, self.loop.replicates, self.schedule.levels[-1], self.loop.controls)
+        first = 0 if self.ticket else 1
+        return plan_trainings(folder, self.loop.replicates, self.schedule.levels[-1], self.loop.controls, first)
+
+    def _samples(self, number: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        return draw_samples(self.datamodule or self.make_model(), number, generator)
 
     def _run(self, config: str) -> list[Record]:
         is_main = trainers.is_rank_zero()

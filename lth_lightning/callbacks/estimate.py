@@ -42,8 +42,10 @@ def describe(driver: Driver, console: Console, folder: Path | None = None) -> No
         table.add_row(str(level), f"{density:.1%}", f"{left:,}", *(str(counts[arm] or "-") for arm in arms))
     console.print(table)
     steps = driver.steps
-    each = f"{steps:,} steps" if steps else "as many steps as trainer.max_epochs makes"
-    console.print(f"{len(trainings)} trainings of {each} each; columns count them by arm.")
+    lengths = [driver.loop.steps_of(training, steps or 0) for training in trainings]
+    each = f"{steps:,} steps each" if set(lengths) == {steps} else f"{sum(lengths):,} steps in all"
+    each = each if steps else "as many steps each as trainer.max_epochs makes"
+    console.print(f"{len(trainings)} trainings of {each}; columns count them by arm.")
     model = driver.make_model()
     try:
         seconds = _seconds_a_training(driver, model)
@@ -55,10 +57,8 @@ def describe(driver: Driver, console: Console, folder: Path | None = None) -> No
     else:
         workers = min(driver.workers, len({training.line for training in trainings}))
         beside = f", {workers} side by side" if workers > 1 else ""
-        console.print(
-            f"Time: about {duration(seconds * len(trainings) / workers)} on this machine{beside}, judging by {TIMED} "
-            "timed passes."
-        )
+        whole = seconds * sum(lengths) / (steps or 1) / workers
+        console.print(f"Time: about {duration(whole)} on this machine{beside}, judging by {TIMED} timed passes.")
     console.print(f"Disk: about {_bytes(driver, model, arms) / 1e6:,.0f} MB.")
 
 

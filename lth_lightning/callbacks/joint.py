@@ -10,11 +10,12 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lth_lightning.callbacks import trainer as trainers
-from lth_lightning.callbacks.controls import Start
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.fit_watch import FitWatch
 from lth_lightning.callbacks.maker import Maker, clean_interrupts
 from lth_lightning.callbacks.measure import of_the_curve
+from lth_lightning.callbacks.retraining import Rewind
+from lth_lightning.callbacks.start import Start
 from lth_lightning.data import EvalBatches, JointOrders, StepPlan, TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier
@@ -57,8 +58,12 @@ class JointMaker:
             why = "it does not compile"
         elif maker.loop.kernels != "masked":
             why = "its kernels are the masked ones"
-        elif maker.loop.rewind_step:
+        elif maker.loop.rewind_step or type(maker.loop.retrain) is not Rewind:
             why = "it rewinds to step 0 alone"
+        elif maker.loop.pruned != "zero":
+            why = "it prunes to zero alone"
+        elif any(control.steps is not None for control in maker.loop.controls):
+            why = "its trainings are of one length"
         elif flag := trainers.wants_ordinary_batches(trainer):
             why = f"trainer.{flag} needs a step a batch"
         elif flag := trainers.evaluates_a_part(trainer):
@@ -154,12 +159,16 @@ class JointWatch(Callback):
         self._best: dict[str, Tensor] = {}
         self._ended: dict[int, Weights] = {}
         self._losses = torch.zeros(0)
+        self._learning_rates: list[float] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         MaskKeeper(pl_module, stack_masks([start.mask for start in self._starts])).attach(trainer.optimizers)
         self._best = {name: value.detach().clone() for name, value in pl_module.named_parameters()}
         for file in self._files:
             file.cut(0)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._learning_rates = trainers.learning_rates(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -231,7 +240,8 @@ class JointWatch(Callback):
             record = maker.record(training, watch, start.mask, int(step or 0), seconds, numbers)
             if self._loggers:
                 self._loggers[index].finalize("success")
-            maker.write(training, record, self._ended.get(index) or _member(final, index), watch)
+            weights = self._ended.get(index) or _member(final, index)
+            maker.write(training, record, weights, watch, self._learning_rates)
             made.append((training, record))
         return made
 

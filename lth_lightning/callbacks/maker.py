@@ -11,13 +11,13 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 
 from lth_lightning.callbacks import trainer as trainers
 from lth_lightning.callbacks.board import add_hyperparameters
-from lth_lightning.callbacks.controls import Start
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.fit_watch import FitWatch
 from lth_lightning.callbacks.gradient_masks import GradientMasks
 from lth_lightning.callbacks.measure import measure
 from lth_lightning.callbacks.origin import Origins
 from lth_lightning.callbacks.replay import replaying
+from lth_lightning.callbacks.start import Start
 from lth_lightning.data import StepPlan, TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.files import read_pt, write_pt
@@ -70,18 +70,20 @@ class Maker:
         is_main = trainers.is_rank_zero()
         model = self.origins.fresh(training.replicate)
         start = self.origins.start(training, model)
-        rewind(model, start.weights, start.mask)
+        rewind(model, start.weights, start.mask, start.pruned)
         mask = self.shrink(model, start.mask)
         if self.loop.compile:
             # In place, and not the LightningModule, whose `self.log` cannot be compiled: names in state dicts stay.
             model.net.compile()  # type: ignore[union-attr]
         trainer = self.make_trainer(training)
+        if start.steps:
+            trainers.set_end(trainer, start.step + start.steps)
         long_steps = self.long_steps(trainer, model, display)
         checkpoint = training.folder / CHECKPOINT
         if not resume:
             if is_main:
                 self.begin(training, start.mask)
-            checkpoint = self.origins.checkpoint_at(start, training, trainer)
+            checkpoint = self.origins.checkpoint_at(start, training, trainer, model)
         logger = None
         if is_main and self.logs:
             purge = read_pt(checkpoint)["global_step"] + 1 if resume else None
@@ -96,13 +98,16 @@ class Maker:
             long_steps=long_steps,
             keep_display=not display.has_bars,
         )
-        steps = self.steps(trainer, long_steps)
+        steps = 0 if start.steps == 0 else self.steps(trainer, long_steps)
         display.begin(str(training), self.origins.density(start.mask), steps)
-        watch = self.loop.begin(training, mask, start.step, self.seed, display, long_steps is not None)
+        watch = self.loop.begin(training, start, mask, self.seed, display, long_steps is not None)
         use_checkpoint = resume or start.step > 0
         with clean_interrupts(trainer), trainers.without_driver_checks():
-            with self._ordered(training, trainer, model, long_steps):
-                trainer.fit(model, datamodule=self.datamodule, ckpt_path=str(checkpoint) if use_checkpoint else None)
+            if steps != 0:
+                with self._ordered(training, trainer, model, long_steps):
+                    trainer.fit(
+                        model, datamodule=self.datamodule, ckpt_path=str(checkpoint) if use_checkpoint else None
+                    )
             if not is_main:
                 (training.replicate_folder / f".start_{trainer.global_rank}.ckpt").unlink(missing_ok=True)
             if not watch.diverged:
@@ -155,7 +160,7 @@ class Maker:
         scores = measure(trainer, model, self.datamodule, watch, train_accuracy=self.loop.train_accuracy, seed=seed)
         record = self.record(training, watch, mask, steps, self.loop.seconds, scores)
         if trainer.is_global_zero:
-            self.write(training, record, final, watch)
+            self.write(training, record, final, watch, self.loop.learning_rates)
         # The others wait until the files that they will read are there.
         trainer.strategy.barrier()
         return record
@@ -178,10 +183,12 @@ class Maker:
             **scores,
         )
 
-    def write(self, training: Training, record: Record, final: Weights, watch: FitWatch) -> None:
+    def write(
+        self, training: Training, record: Record, final: Weights, watch: FitWatch, learning_rates: list[float]
+    ) -> None:
         """Keep what a finished training leaves behind: weights, the next level's mask, and last its result.json."""
-        if training.is_ticket or self.loop.save_controls:
-            content: dict[str, Any] = {"format": FORMAT, "weights": final}
+        if self.loop.save_controls or self.origins.searches(training):
+            content: dict[str, Any] = {"format": FORMAT, "weights": final, "learning_rates": learning_rates}
             if self.loop.save_early_stop and watch.early_stop_weights:
                 content["early_stop_weights"] = to_cpu(watch.early_stop_weights)
             write_pt(training.folder / TRAINED, content)

@@ -1,14 +1,18 @@
 """What each training starts from: a mask, weights, and the step that they belong to."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
-from lth_lightning.callbacks.controls import Start
+from lth_lightning.callbacks.controls import Control
+from lth_lightning.callbacks.start import Start
 from lth_lightning.callbacks.trainer import is_rank_zero
 from lth_lightning.files import write_pt
-from lth_lightning.pruning import Mask, Schedule, Ticket, remaining, snapshot
+from lth_lightning.pruning import Mask, Schedule, Ticket, Weights, remaining, snapshot
+from lth_lightning.pruning.criteria.base import Samples
+from lth_lightning.pruning.frozen import frozen
 from lth_lightning.pruning.ticket import FORMAT, read_format
 from lth_lightning.results.run_folder import CHECKPOINT, MASK, REWIND, TRAINED
 from lth_lightning.results.training import Training
@@ -29,13 +33,21 @@ class Origins:
         seed: what all draws of the run come from.
         ticket: what level 0 starts from, where it is not dense.
         schedule: survivors at each level.
+        samples: draws training samples, for criteria that look at the data.
     """
 
     def __init__(
-        self, loop: "PruningLoop", make_model: "MakeModel", seed: int, ticket: Ticket | None, schedule: Schedule
+        self,
+        loop: "PruningLoop",
+        make_model: "MakeModel",
+        seed: int,
+        ticket: Ticket | None,
+        schedule: Schedule,
+        samples: Samples,
     ) -> None:
         self._loop, self._make_model, self._seed, self._ticket = loop, make_model, seed, ticket
         self.schedule = schedule
+        self._samples = samples
 
     def fresh(self, replicate: int, *draw: int | str) -> LightningModule:
         """A module with the replicate's own initial weights, or with those of a further `draw`."""
@@ -46,16 +58,48 @@ class Origins:
         point = self._rewind_point(training, model)
         if training.level == 0:
             # Level 0 trains from the beginning, also where later levels rewind to a later step.
-            origin = self._ticket.weights if self._ticket else snapshot(model)
-            ticket = Start(self._first_mask(model), origin)
+            start = Start(self._first_mask(model), self._ticket.weights if self._ticket else snapshot(model))
         else:
-            ticket = Start(self._mask(training.ticket(training.level)), point["weights"], point["step"])
-        if training.is_ticket:
-            return ticket
-        control = next(control for control in self._loop.controls if control.arm == training.arm)
-        fresh = self.fresh(training.replicate, training.arm, training.trial, training.level)
+            mask = self._mask(training if self.searches(training) else training.ticket(training.level))
+            start = Start(mask, point["weights"], point["step"])
+        initial = start.weights
+        if not training.is_ticket:
+            start = self._control_start(training, start)
+            initial = start.weights
+        elif training.level > 0:
+            trained = self._trained(self._parent(training))
+            start = self._loop.retrain.start(start, trained["weights"], trained.get("learning_rates", []))
+        if self._loop.pruned != "zero":
+            parent = self._parent(training.ticket(training.level)) if training.level else None
+            final = self._trained(parent)["weights"] if parent else point["weights"]
+            start.pruned = frozen(self._loop.pruned, start.mask, initial, final, point["weights"])
+        return start
+
+    def searches(self, training: Training) -> bool:
+        """Whether the arm finds masks of its own, by what it trains."""
+        return training.is_ticket or self._control(training).score is not None
+
+    def _control(self, training: Training) -> Control:
+        return next(control for control in self._loop.controls if control.arm == training.arm)
+
+    def _control_start(self, training: Training, ticket: Start) -> Start:
+        control = self._control(training)
         generator = torch.Generator().manual_seed(training.seed(self._seed, "control"))
-        return control.start(ticket, snapshot(fresh), generator)
+        start = control.start(ticket, self._fresh_weights(training), generator)
+        return start if control.steps is None else replace(start, steps=control.steps)
+
+    def _fresh_weights(self, training: Training) -> Weights:
+        """What a control's training gets as newly initialized."""
+        return snapshot(self.fresh(training.replicate, training.arm, training.trial, training.level))
+
+    def _parent(self, training: Training) -> Training:
+        """Whose trained weights decide the mask of `training`, of level 1 or more, in its own line."""
+        level = self.schedule.parent(training.level)
+        return replace(training, level=level) if level else training.ticket(0)
+
+    @staticmethod
+    def _trained(training: Training) -> dict[str, Any]:
+        return read_format(training.folder / TRAINED, ("weights",))
 
     def _rewind_point(self, training: Training, model: LightningModule) -> dict[str, Any]:
         """rewind.pt; for k = 0 it is written before the first training, for k > 0 at step k of level 0."""
@@ -68,15 +112,17 @@ class Origins:
             write_pt(path, point)
         return point
 
-    def checkpoint_at(self, start: Start, training: Training, trainer: Trainer) -> "Path":
-        """For a start at step k > 0 a checkpoint that says so: loops and schedules of step k, a fresh optimizer."""
+    def checkpoint_at(self, start: Start, training: Training, trainer: Trainer, model: LightningModule) -> "Path":
+        """For a start at step k > 0 a checkpoint that says so: loops and schedules of step k, weights of `model`."""
         # A file of its own for each rank: none waits for another's before the process group exists.
         rank = trainer.global_rank
         path = training.replicate_folder / f".start_{rank}.ckpt" if rank else training.folder / CHECKPOINT
         if start.step > 0:
-            point = read_format(training.replicate_folder / REWIND, ("trainer",))
-            masked = {n: w * start.mask[n] if n in start.mask else w for n, w in start.weights.items()}
-            write_pt(path, {**point["trainer"], "state_dict": masked})
+            state = read_format(training.replicate_folder / REWIND, ("trainer",))["trainer"]
+            if not start.optimizer_state:
+                fresh = [{**optimizer, "state": {}} for optimizer in state["optimizer_states"]]
+                state = {**state, "optimizer_states": fresh}
+            write_pt(path, {**state, "state_dict": snapshot(model, "cpu")})
         return path
 
     def _first_mask(self, model: LightningModule) -> Mask:
@@ -92,16 +138,18 @@ class Origins:
         return self.pruned(training)
 
     def pruned(self, training: Training) -> Mask:
-        """The mask of a ticket's level >= 1, from its parent level's trained weights."""
-        parent = training.ticket(self.schedule.parent(training.level))
-        generator = torch.Generator().manual_seed(training.seed(self._seed, "score"))
+        """The mask of a training of level >= 1, from its parent level's trained weights."""
+        parent = self._parent(training)
+        point = read_format(training.replicate_folder / REWIND, ("weights",))["weights"]
         return self.schedule.prune(
             training.level,
             read_format(parent.folder / MASK, ("mask",))["mask"],
-            read_format(parent.folder / TRAINED, ("weights",))["weights"],
-            read_format(training.replicate_folder / REWIND, ("weights",))["weights"],
-            self._loop.score,
-            generator,
+            self._trained(parent)["weights"],
+            point if parent.is_ticket else self._fresh_weights(parent),
+            self._loop.score if training.is_ticket else self._control(training).score,
+            torch.Generator().manual_seed(training.seed(self._seed, "score")),
+            network=lambda: self.fresh(training.replicate),
+            samples=self._samples,
         )
 
     def write_mask(self, training: Training, mask: Mask) -> None:

@@ -8,8 +8,12 @@ from lth_lightning.errors import UserError
 from lth_lightning.results.training import TICKET, Training
 
 
-def plan_trainings(run: Path, replicates: int, last_level: int, controls: Sequence[Control]) -> list[Training]:
+def plan_trainings(
+    run: Path, replicates: int, last_level: int, controls: Sequence[Control], first_pruned: int = 1
+) -> list[Training]:
     """Replicate by replicate, level by level: the ticket, then each control's trials from that level's mask.
+
+    `first_pruned` is the first level that has lost weights: 0 where the run starts from a ticket.
 
     Raises:
         UserError: no replicate, two controls of one name, or a control at a level that is not run.
@@ -19,8 +23,10 @@ def plan_trainings(run: Path, replicates: int, last_level: int, controls: Sequen
     names = [control.arm for control in controls]
     for name in names:
         if names.count(name) > 1 or name == TICKET:
-            raise UserError(f"Two arms are called '{name}': give each control once, with all its levels and trials.")
-    chosen = [(control, set(control.levels_of(last_level))) for control in controls]
+            raise UserError(
+                f"Two arms are called '{name}': give each control once, with all its levels and trials, or a name."
+            )
+    chosen = [(control, set(control.levels_of(last_level, first_pruned))) for control in controls]
     return [
         Training(replicate, arm, trial, level, run)
         for replicate in range(replicates)

@@ -13,10 +13,14 @@ from lth_lightning.callbacks.controls import Control
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.fit_watch import FitWatch
+from lth_lightning.callbacks.retraining import Retraining, Rewind
+from lth_lightning.callbacks.start import Start
+from lth_lightning.callbacks.trainer import learning_rates, parameter_groups
 from lth_lightning.errors import UserError
 from lth_lightning.files import write_pt
 from lth_lightning.pruning import Criterion, Magnitude, Mask, MaskKeeper, Schedule, Ticket, Weights, snapshot
 from lth_lightning.pruning.allocation import Scope
+from lth_lightning.pruning.frozen import Pruned
 from lth_lightning.pruning.schedule import PAPER_RATES
 from lth_lightning.pruning.ticket import FORMAT
 from lth_lightning.results.curve import TEST_COLUMNS, MetricsFile
@@ -48,6 +52,9 @@ class PruningLoop(Callback):
         grid: for one-shot, the densities of levels 1, 2, …; without it, those of iterative pruning.
         rewind_step: the step k that survivors go back to; 0 is the initialization. Level 0 trains from step 0, the
             others from k (arXiv 1903.01611).
+        retrain: what a pruned network is trained from: Rewind, LearningRateRewind or FineTune.
+        pruned: what pruned weights become: zero; init, frozen at their initial values; zero_if_shrunk, zero where
+            training has moved them towards zero, else frozen at their initial values (arXiv 1905.01067).
         controls: what to train beside the tickets.
         replicates: independent repetitions of everything. On the command line also `--replicates`.
         ticket: a level's folder or a ticket.pt that level 0 starts from. On the command line also `--ticket`.
@@ -76,6 +83,8 @@ class PruningLoop(Callback):
         one_shot: bool = False,
         grid: list[float] | None = None,
         rewind_step: int = 0,
+        retrain: Retraining = Rewind(),  # noqa: B008  stateless
+        pruned: Pruned = "zero",
         controls: list[Control] | None = None,
         replicates: int = 1,
         ticket: str | None = None,
@@ -94,6 +103,12 @@ class PruningLoop(Callback):
                 raise UserError(f"pruning.{name} is {value}: give 1 step or more.")
         if rewind_step < 0:
             raise UserError(f"pruning.rewind_step is {rewind_step}: give 0, the initialization, or a later step.")
+        if retrain.optimizer_state and rewind_step == 0:
+            raise UserError("At step 0 an optimizer has no state to go back to: give pruning.rewind_step a later step.")
+        if pruned != "zero" and kernels != "masked":
+            raise UserError(
+                f"pruning.kernels {kernels} leave pruned weights out: use masked, or set pruning.pruned zero."
+            )
         self.levels = levels
         self.until_density = until_density
         self.rates = dict(rates)
@@ -103,6 +118,8 @@ class PruningLoop(Callback):
         self.one_shot = one_shot
         self.grid = grid
         self.rewind_step = rewind_step
+        self.retrain = retrain
+        self.pruned = pruned
         self.controls = list(controls or [])
         self.replicates = replicates
         self.ticket = ticket
@@ -116,6 +133,7 @@ class PruningLoop(Callback):
         self.compile = compile
         self.kernels = kernels
         self.folder: Path | None = None
+        self.learning_rates: list[float] = []
         self._training: Training | None = None
 
     def run(
@@ -161,6 +179,14 @@ class PruningLoop(Callback):
             experiment=experiment, logs=Path(logs), folder=Path(folder) if folder else None, config=config
         )
 
+    def steps_of(self, training: Training, steps: int) -> int:
+        """Optimizer steps that `training` makes, where one of the whole length has `steps`."""
+        own, first = self.retrain.steps, self.rewind_step
+        if training.is_ticket:
+            return steps if training.level == 0 else own or steps - first
+        control = next(control for control in self.controls if control.arm == training.arm)
+        return steps if control.steps is None else control.steps
+
     @property
     def lines(self) -> int:
         """Arms of all replicates: as many trainings as can be made side by side."""
@@ -183,18 +209,22 @@ class PruningLoop(Callback):
     # One fit. The driver calls `begin`; Lightning calls the hooks.
 
     def begin(
-        self, training: Training, mask: Mask, step: int, seed: int, display: Display, long_batches: bool
+        self, training: Training, start: Start, mask: Mask, seed: int, display: Display, long_batches: bool
     ) -> FitWatch:
-        """Get ready for the fit of `training` from `step` on, and return what will be known of it."""
+        """Get ready for the fit of `training` from `start`, `mask` kept, and return what will be known of it."""
         self._training = training
+        self._start = start
         self._mask = mask
         self._seed = seed
         self._display = display
         self._long_batches = long_batches
-        self._saved_step = step
+        self._saved_step = start.step
+        self.learning_rates = []
         self._seconds = 0.0
         self._began = time.monotonic()
         self._metrics = MetricsFile(training.folder / METRICS, self.test_curve)
+        if start.steps == 0:
+            self._metrics.cut(0)  # there is no fit that would begin it
         self.watch = FitWatch()
         # A fit that is resumed from its last step's checkpoint never starts, so `on_train_start` sets nothing.
         self._detach: Callable[[], None] = lambda: None
@@ -208,8 +238,12 @@ class PruningLoop(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Rank 0's mask is everybody's. The weights need no such care: DistributedDataParallel sends rank 0's.
         self._mask = trainer.strategy.broadcast(self._mask)
-        self.keeper = MaskKeeper(pl_module, self._mask)
+        self.keeper = MaskKeeper(pl_module, self._mask, trainer.strategy.broadcast(self._start.pruned))
         self._detach = self.keeper.attach(trainer.optimizers)
+        if self._start.learning_rates:
+            trainer.strategy.lr_scheduler_configs = []
+            for group, rate in zip(parameter_groups(trainer), self._start.learning_rates, strict=True):
+                group["lr"] = rate
         self._step = trainer.global_step
         if trainer.is_global_zero:
             self._metrics.cut(trainer.global_step)
@@ -286,7 +320,7 @@ class PruningLoop(Callback):
         return [] if logged & {"val_loss", "val_acc", *TEST_COLUMNS} else sorted(logged)
 
     def _save_rewind_point(self, trainer: Trainer) -> None:
-        """Keep the weights of step k and where Lightning's loops and schedules stood, not the optimizer's state."""
+        """Keep the weights of step k and the state of Lightning's loops and schedules; the optimizer's if asked."""
         training = self._training
         assert training is not None
         path = training.replicate_folder / ".rewind.ckpt"
@@ -296,13 +330,15 @@ class PruningLoop(Callback):
             path.unlink()
             weights: Weights = checkpoint.pop("state_dict")
             checkpoint["callbacks"] = {}
-            for state in checkpoint["optimizer_states"]:
-                state["state"] = {}
+            if not self.retrain.optimizer_state:
+                for state in checkpoint["optimizer_states"]:
+                    state["state"] = {}
             content = {"format": FORMAT, "weights": weights, "step": self.rewind_step, "seed": self._seed}
             write_pt(training.replicate_folder / REWIND, {**content, "trainer": checkpoint})
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._detach()
+        self.learning_rates = learning_rates(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         return {**self.watch.state_dict(), "seconds": self.seconds}

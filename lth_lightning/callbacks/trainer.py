@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
@@ -99,6 +100,22 @@ def total_steps(trainer: Trainer, steps_per_epoch: int) -> int:
     return min(limits)
 
 
+def parameter_groups(trainer: Trainer) -> list[dict[str, Any]]:
+    """Those of all optimizers."""
+    return [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+
+
+def learning_rates(trainer: Trainer) -> list[float]:
+    """The present one of each parameter group."""
+    return [float(group["lr"]) for group in parameter_groups(trainer)]
+
+
+def set_end(trainer: Trainer, steps: int) -> None:
+    """Have a training end after so many steps, whatever its length was."""
+    trainer.fit_loop.epoch_loop.max_steps = steps
+    trainer.fit_loop.max_epochs = -1
+
+
 def adopt(
     trainer: Trainer,
     loop: Callback,
@@ -132,8 +149,7 @@ def adopt(
         # One Lightning epoch is the whole training, one batch an evaluation interval.
         trainer.val_check_interval = 1
         trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
-        trainer.fit_loop.max_epochs = -1
-        trainer.fit_loop.epoch_loop.max_steps = long_steps
+        set_end(trainer, long_steps)
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     # Lightning's SIGTERM handler broadcasts from inside the handler, which can meet another collective half way, and

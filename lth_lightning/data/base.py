@@ -198,6 +198,21 @@ class TensorDataModule(pl.LightningDataModule):
                 del self._parts[part]  # the memory of a second copy
         return self._resident[part]
 
+    def sample(self, number: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """`number` training images [number, C, H, W], float32, normalized, not augmented, and labels; on the CPU.
+
+        No image comes twice. Raises UserError where there are fewer.
+        """
+        self.setup()
+        images, labels = self._here("train")
+        if number > len(labels):
+            raise UserError(f"{number} training samples are asked for, but there are {len(labels):,}.")
+        index = torch.randperm(len(labels), generator=generator)[:number].to(labels.device)
+        chosen = images[index]
+        if self.augmentation != "none":
+            chosen = self.normalize(unpadded(chosen))
+        return chosen.cpu(), labels[index].cpu()
+
     def train_dataloader(self) -> TrainBatches:
         """Batches of the training set: long ones by the plan, or ordinary ones, normalized and augmented."""
         share = self._share()

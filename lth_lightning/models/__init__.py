@@ -6,6 +6,7 @@ from lth_lightning.models.initialization import glorot_normal_
 from lth_lightning.models.lenet import LeNet300
 from lth_lightning.models.resnet import ResNet20
 from lth_lightning.models.schedule import WarmupMultiStepLR
+from lth_lightning.models.supermask import Supermask
 from lth_lightning.models.vgg import VGG19
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Conv6",
     "LeNet300",
     "ResNet20",
+    "Supermask",
     "WarmupMultiStepLR",
     "glorot_normal_",
 ]

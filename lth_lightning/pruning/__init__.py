@@ -8,7 +8,25 @@ for level in schedule.levels[1:]:
     rewind(model, start, mask)
 """
 
-from lth_lightning.pruning.criteria import Criterion, Evidence, Magnitude, Random, Score
+from lth_lightning.pruning.criteria import (
+    SNIP,
+    Criterion,
+    Evidence,
+    GraSP,
+    LargeFinalSameSign,
+    LargeInit,
+    LargeInitLargeFinal,
+    Magnitude,
+    MagnitudeIncrease,
+    Movement,
+    Random,
+    RandomButOutput,
+    Score,
+    SmallFinal,
+    SmallInit,
+    SmallInitSmallFinal,
+    SynFlow,
+)
 from lth_lightning.pruning.layers import Layer, weight_layers
 from lth_lightning.pruning.mask import Mask, MaskKeeper, remaining, same_counts_shuffled
 from lth_lightning.pruning.rewind import Weights, rewind, snapshot
@@ -16,15 +34,27 @@ from lth_lightning.pruning.schedule import Schedule
 from lth_lightning.pruning.ticket import Ticket
 
 __all__ = [
+    "SNIP",
     "Criterion",
     "Evidence",
+    "GraSP",
+    "LargeFinalSameSign",
+    "LargeInit",
+    "LargeInitLargeFinal",
     "Layer",
     "Magnitude",
+    "MagnitudeIncrease",
     "Mask",
     "MaskKeeper",
+    "Movement",
     "Random",
+    "RandomButOutput",
     "Schedule",
     "Score",
+    "SmallFinal",
+    "SmallInit",
+    "SmallInitSmallFinal",
+    "SynFlow",
     "Ticket",
     "Weights",
     "remaining",

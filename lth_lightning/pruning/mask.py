@@ -26,14 +26,22 @@ def same_counts_shuffled(mask: Mapping[str, Tensor], generator: torch.Generator)
 
 
 class MaskKeeper:
-    """Holds a model's pruned weights at exactly 0.0 while an optimizer moves them.
+    """Holds a model's pruned weights at exactly 0.0, or at given values, while an optimizer moves them.
 
     The multiplication stands in a hook after each optimizer step rather than in `forward`: whatever the optimizer,
     momentum or weight decay, a pruned weight is zero in every checkpoint and for every reader, and state-dict names
     stay plain.
     """
 
-    def __init__(self, model: nn.Module, mask: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, model: nn.Module, mask: Mapping[str, Tensor], pruned: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """
+        Args:
+            model: its parameters are changed in place.
+            mask: bool tensors by parameter name.
+            pruned: values for the pruned weights, 0 where one survives, by parameter name; 0 for those not named.
+        """
         parameters = dict(model.named_parameters())
         # A layer that has lost nothing needs no multiplication.
         names = [name for name, part in mask.items() if not bool(part.all())]
@@ -41,12 +49,17 @@ class MaskKeeper:
         self._masks = [
             mask[name].to(weight.device, weight.dtype) for name, weight in zip(names, self._weights, strict=True)
         ]
+        frozen = [name for name in names if name in (pruned or {})]
+        self._frozen: list[Tensor] = [parameters[name] for name in frozen]
+        self._values: list[Tensor] = [pruned[name].to(parameters[name]) for name in frozen] if pruned else []
 
     @torch.no_grad()
     def mask_weights(self) -> None:
-        """Set the pruned weights to zero, in place."""
+        """Set the pruned weights to zero, or to what they are frozen at, in place."""
         if self._weights:
             torch._foreach_mul_(self._weights, self._masks)
+        if self._frozen:
+            torch._foreach_add_(self._frozen, self._values)
 
     @torch.no_grad()
     def mask_gradients(self) -> None:

@@ -56,10 +56,17 @@ def check_fits(model: nn.Module, weights: Mapping[str, Any], source: str) -> Non
             )
 
 
-def rewind(model: nn.Module, weights: Mapping[str, Any], mask: Mapping[str, Tensor]) -> None:
+def rewind(
+    model: nn.Module,
+    weights: Mapping[str, Any],
+    mask: Mapping[str, Tensor],
+    pruned: Mapping[str, Tensor] | None = None,
+) -> None:
     """Set every survivor, bias, norm parameter and buffer to `weights`, bit for bit, and every pruned weight to 0.0.
+
+    `pruned` holds other values for pruned weights than 0.0, as a MaskKeeper takes them.
 
     The values are copied into the model's own tensors; `weights` shares no memory with the model afterwards.
     """
     model.load_state_dict(weights)
-    MaskKeeper(model, mask).mask_weights()
+    MaskKeeper(model, mask, pruned).mask_weights()

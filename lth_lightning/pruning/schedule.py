@@ -1,8 +1,9 @@
 """The pruning schedule: how many weights of each pool survive at each level, exactly, known before any training."""
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -157,12 +158,15 @@ class Schedule:
         score = score or Magnitude()
         generator = generator or torch.Generator().manual_seed(level)
         new = {name: part.cpu().clone() for name, part in mask.items()}
+        # Made and drawn once, however many rounds there are.
+        base = cache(network) if network else None
+        drawn = cache(samples) if samples else None
         for round_ in range(1, score.rounds + 1):
             evidence = Evidence(self.layers, new, final, initial, generator)
-            if network:
-                evidence.network = partial(_masked, network, initial, new)
-            if samples:
-                evidence.samples = samples
+            if base:
+                evidence.network = partial(_masked, base, initial, new)
+            if drawn:
+                evidence.samples = drawn
             scores = score.scores(evidence)
             for pool, end in zip(self.pools, self.kept[level], strict=True):
                 alive = torch.cat([new[name].flatten() for name in pool.members])
@@ -178,7 +182,7 @@ class Schedule:
 
 def _masked(network: Callable[[], nn.Module], weights: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> nn.Module:
     """A network with `weights`, the pruned ones at 0, in evaluation mode."""
-    model = network()
+    model = copy.deepcopy(network())
     rewind(model, weights, mask)
     return model.eval()
 
