@@ -18,11 +18,12 @@ def console() -> None:
     if not sys.argv[1:]:
         print(usage(), end="", file=sys.stderr)
         sys.exit(2)
-    from lth_lightning.cli import main  # imported late: it brings torch
+    from lth_lightning.callbacks.ranks import leave  # imported late: they bring torch
+    from lth_lightning.cli import main
 
     # So that `--model my_file.MyModel` finds the file that lies where the command is typed.
     sys.path.append(os.getcwd())
-    sys.exit(main())
+    leave(main())
 
 
 if __name__ == "__main__":

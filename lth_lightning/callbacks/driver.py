@@ -19,11 +19,12 @@ from lth_lightning.callbacks.maker import Maker
 from lth_lightning.callbacks.origin import Origins, fresh_model
 from lth_lightning.callbacks.plan import plan_trainings
 from lth_lightning.callbacks.quiet import quiet
+from lth_lightning.callbacks.ranks import process_group
 from lth_lightning.callbacks.samples import draw_samples
 from lth_lightning.data import Part, TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.files import write_text
-from lth_lightning.models import Classifier
+from lth_lightning.models import Classifier, Supermask
 from lth_lightning.pruning import Schedule, Ticket
 from lth_lightning.results import run_folder
 from lth_lightning.results.record import Record, read_records, write_table
@@ -78,15 +79,12 @@ class Driver:
         run_folder.share(self.folder)
         gc.freeze()  # what is imported by now stays: the collection before each training need not go through it
         try:
-            with run_folder.owned(self.folder) if trainers.is_rank_zero() else nullcontext():
+            with process_group(), run_folder.owned(self.folder) if trainers.is_rank_zero() else nullcontext():
                 return self._run(config)
         finally:
             gc.unfreeze()
             run_folder.unshare()
             self.display.stop()
-            if torch.distributed.is_initialized():
-                # gloo is not cleaned up by itself and can abort at exit
-                torch.distributed.destroy_process_group()
 
     def prepare(self, fetch: bool = True) -> Schedule:
         """The schedule; raises UserError for whatever is wrong with model, data, ticket or Trainer settings.
@@ -95,9 +93,14 @@ class Driver:
         """
         model = fresh_model(self.make_model, self.seed, 0)
         if self.ticket:
-            self.ticket.check(model, f"The ticket {self.loop.ticket}")
+            whole, self.ticket = self.ticket, self.ticket.fitted(model, f"The ticket {self.loop.ticket}")
+            self._is_output_new = self.ticket is not whole
         self.schedule = self.loop.schedule_for(model, self.ticket)
         self.plan(Path())
+        if isinstance(model, Supermask) and (self.schedule.levels[-1] > 0 or self.loop.kernels != "masked"):
+            raise UserError(
+                "A Supermask learns its mask in one training: set --pruning.levels 0, and drop pruning.kernels."
+            )
         if self.loop.pruned != "zero" and any(control.score for control in self.loop.controls):
             raise UserError(
                 "A control that searches its own masks prunes to zero: drop it, or set pruning.pruned zero."
@@ -220,6 +223,8 @@ class Driver:
             self.display.tell(
                 f"The ticket's weights are of step {self.ticket.rewind_step}; its training starts at step 0."
             )
+        if self.ticket and self._is_output_new:
+            self.display.tell("The ticket's output layer has other classes than these data: a new one, dense, is used.")
         done = len(self._records)
         self.display.start(done + len(self._agenda), done, slots)
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from lth_lightning.callbacks import trainer as trainers
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.fit_watch import FitWatch
-from lth_lightning.callbacks.maker import Maker, clean_interrupts
+from lth_lightning.callbacks.maker import Maker
 from lth_lightning.callbacks.measure import of_the_curve
+from lth_lightning.callbacks.ranks import clean_interrupts
 from lth_lightning.callbacks.retraining import Rewind
 from lth_lightning.callbacks.start import Start
 from lth_lightning.data import EvalBatches, JointOrders, StepPlan, TensorDataModule

@@ -1,9 +1,6 @@
 """How one training is made: prepared, fitted, measured, pruned, recorded."""
 
-import contextlib
 import shutil
-import signal
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +13,7 @@ from lth_lightning.callbacks.fit_watch import FitWatch
 from lth_lightning.callbacks.gradient_masks import GradientMasks
 from lth_lightning.callbacks.measure import measure
 from lth_lightning.callbacks.origin import Origins
+from lth_lightning.callbacks.ranks import clean_interrupts
 from lth_lightning.callbacks.replay import replaying
 from lth_lightning.callbacks.start import Start
 from lth_lightning.data import StepPlan, TensorDataModule
@@ -103,8 +101,8 @@ class Maker:
         watch = self.loop.begin(training, start, mask, self.seed, display, long_steps is not None)
         use_checkpoint = resume or start.step > 0
         with clean_interrupts(trainer), trainers.without_driver_checks():
-            if steps != 0:
-                with self._ordered(training, trainer, model, long_steps):
+            with self._ordered(training, trainer, model, long_steps):
+                if steps != 0:
                     trainer.fit(
                         model, datamodule=self.datamodule, ckpt_path=str(checkpoint) if use_checkpoint else None
                     )
@@ -148,6 +146,8 @@ class Maker:
             trainer.loggers = []
             seed_all(training.seed(self.seed, "last"))
             trainer.validate(model, datamodule=self.datamodule, verbose=False)
+            # It holds on to what was logged of which of two loaders; `measure` gives it one.
+            trainer.validate_loop._results.clear()
         self.loop.evaluated(trainer, model)
 
     def _finish(
@@ -251,19 +251,3 @@ class Maker:
         if isinstance(self.datamodule, TensorDataModule):
             self.datamodule.follow(plan, with_test=self.loop.test_curve)
         return nullcontext() if plan else replaying(self.datamodule or model, trainer, seed)
-
-
-@contextlib.contextmanager
-def clean_interrupts(trainer: Trainer) -> Iterator[None]:
-    """Ctrl-C stays a KeyboardInterrupt, and no process that was started for a further device outlives this one."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except BaseException as error:
-        if trainer.strategy.launcher is not None:
-            trainer.strategy.launcher.kill(signal.SIGTERM)
-        if isinstance(error, SystemExit) and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            # Lightning turns Ctrl-C into exit 1 and leaves the signal ignored.
-            signal.signal(signal.SIGINT, before)
-            raise KeyboardInterrupt from None
-        raise
