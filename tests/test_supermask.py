@@ -188,7 +188,7 @@ def test_what_cannot_work_is_refused_in_one_line(arguments: dict[str, Any], mess
 
 # In a run.
 
-WORDS = ["--data", "Digits", "--model", "Supermask", "--model.network", "LeNet300", "--model.network.hidden", "[64,32]"]
+WORDS = ["--data", "Digits", "--model", "Supermask", "--model.network", "LeNet300"]
 
 
 @pytest.mark.parametrize("options", [[], ["--model.signed_constant", "true", "--model.rescale", "true"]])
@@ -199,8 +199,8 @@ def test_a_run_learns_a_mask_of_untrained_weights(tmp_path: Path, options: list[
     [row] = rows(run / "results.csv")
     assert row["status"] == "ok"
     assert float(row["final_test_acc"]) > 0.8
-    # Of 64-64-32-10, without the scores.
-    assert int(row["weights"]) == 64 * 64 + 64 * 32 + 32 * 10
+    # Without the scores.
+    assert int(row["weights"]) == 64 * 300 + 300 * 100 + 100 * 10
     trained, start = load(level(run, 0) / "trained.pt")["weights"], load(run / "replicate_0" / "rewind.pt")["weights"]
     frozen = [name for name in trained if not name.startswith("scores.")]
     assert len(frozen) == 6
@@ -208,14 +208,15 @@ def test_a_run_learns_a_mask_of_untrained_weights(tmp_path: Path, options: list[
     events = EventAccumulator(str(level(run, 0))).Reload()
     densities = events.Scalars("mask_density")
     assert [event.step for event in densities] == [100, 200, 300, 400]
-    model = Supermask(lambda shape, num_classes: LeNet300(shape, num_classes, hidden=[64, 32]), SHAPE)
+    model = Supermask(LeNet300, SHAPE)
     model.load_state_dict(trained)
     ones = sum(int(part.sum()) for part in model.mask().values())
     assert densities[-1].value == pytest.approx(ones / int(row["weights"]), abs=1e-6)
 
 
 def test_a_config_of_a_run_evaluates_and_repeats_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*WORDS, "--pruning.levels", "0", "--trainer.max_steps", "40", "--logs", str(tmp_path)]
+    options = ["--model.network.hidden", "[16,8]", "--pruning.levels", "0", "--trainer.max_steps", "40"]
+    words = [*WORDS, *options, "--logs", str(tmp_path)]
     assert main(["fit", *words]) == 0
     run = tmp_path / "run" / "version_0"
     assert main(["test", "--ckpt_path", str(level(run, 0))]) == 0

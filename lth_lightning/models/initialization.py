@@ -1,6 +1,8 @@
-"""The initialization of every network in the paper: Gaussian Glorot."""
+"""The initializations of the paper: Gaussian Glorot of every network, and one Gaussian in a sweep."""
 
 from torch import nn
+
+from lth_lightning.errors import UserError
 
 
 def glorot_normal_(net: nn.Module) -> nn.Module:
@@ -19,3 +21,17 @@ def glorot_normal_(net: nn.Module) -> nn.Module:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     return net
+
+
+def gaussian_(net: nn.Sequential, sd: float) -> None:
+    """Initialize the weights of all Linear layers of `net` with N(0, sd^2), in place, biases with 0 (LTH app. G.5).
+
+    Raises:
+        UserError: an sd of 0 or below.
+    """
+    if not sd > 0:
+        raise UserError(f"init_sd is {sd}: give a positive standard deviation, or none for Gaussian Glorot")
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=sd)
+            nn.init.zeros_(module.bias)

@@ -8,7 +8,7 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
 from lth_lightning.models.classifier import Classifier
-from lth_lightning.models.initialization import glorot_normal_
+from lth_lightning.models.initialization import gaussian_, glorot_normal_
 from lth_lightning.models.layers import Activation, fully_connected
 
 
@@ -24,11 +24,13 @@ class LeNet300(Classifier):
         hidden: units of each hidden layer (LTH app. G sweeps them).
         activation: after every hidden layer.
         dropout: the fraction of units dropped after every hidden layer's activation; the paper has none.
+        init_sd: one standard deviation of all initial weights, instead of Gaussian Glorot's of each layer (LTH app. G
+            sweeps it).
         optimizer: makes the optimizer from the parameters.
         lr_scheduler: makes a scheduler, in optimizer steps, from the optimizer.
 
     Raises:
-        UserError: a layer without units, a dropout outside [0, 1), or an unknown activation.
+        UserError: a layer without units, a dropout outside [0, 1), an init_sd of 0 or below, or an unknown activation.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class LeNet300(Classifier):
         hidden: Sequence[int] = (300, 100),
         activation: Activation = "relu",
         dropout: float = 0.0,
+        init_sd: float | None = None,
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1.2e-3, fused=True),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -45,4 +48,5 @@ class LeNet300(Classifier):
         net.add_module("flatten", nn.Flatten())
         for name, layer in fully_connected(math.prod(shape), hidden, num_classes, activation, dropout).items():
             net.add_module(name, layer)
-        super().__init__(glorot_normal_(net), num_classes, optimizer, lr_scheduler)
+        glorot_normal_(net) if init_sd is None else gaussian_(net, init_sd)
+        super().__init__(net, num_classes, optimizer, lr_scheduler)

@@ -50,7 +50,8 @@ class Supermask(Classifier):
         initial_probability: p of every weight at the start.
         evaluation: the mask of evaluations, `sample` or `threshold`.
         optimizer: makes the optimizer from the parameters, of which the scores alone get gradients. The rate of 100 is
-            the authors': a score's gradient is tiny, and p must get from 0.5 to near 0 or 1.
+            the authors': a score's gradient is tiny, and p must get from 0.5 to near 0 or 1. With `rescale`, networks
+            of a few thousand weights need less, such as 30.
         lr_scheduler: makes a scheduler, in optimizer steps, from the optimizer.
 
     Raises:
