@@ -58,7 +58,7 @@ class Origins:
         point = self._rewind_point(training, model)
         if training.level == 0:
             # Level 0 trains from the beginning, also where later levels rewind to a later step.
-            start = Start(self._first_mask(model), self._ticket.weights if self._ticket else snapshot(model))
+            start = Start(self._first_mask(model), self._first_weights(model))
         else:
             mask = self._mask(training if self.searches(training) else training.ticket(training.level))
             start = Start(mask, point["weights"], point["step"])
@@ -106,8 +106,7 @@ class Origins:
         path = training.replicate_folder / REWIND
         if path.exists():
             return read_format(path, ("weights", "step", "seed"))
-        weights = self._ticket.weights if self._ticket else snapshot(model)
-        point = {"format": FORMAT, "weights": weights, "step": 0, "seed": self._seed}
+        point = {"format": FORMAT, "weights": self._first_weights(model), "step": 0, "seed": self._seed}
         if self._loop.rewind_step == 0 and is_rank_zero():
             write_pt(path, point)
         return point
@@ -124,6 +123,10 @@ class Origins:
                 state = {**state, "optimizer_states": fresh}
             write_pt(path, {**state, "state_dict": snapshot(model, "cpu")})
         return path
+
+    def _first_weights(self, model: LightningModule) -> Weights:
+        # An output layer that the ticket does not have is the network's own.
+        return {**snapshot(model), **(self._ticket.weights if self._ticket else {})}
 
     def _first_mask(self, model: LightningModule) -> Mask:
         dense = self.schedule.dense_mask(model)

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 from lth_lightning import __version__
 from lth_lightning.errors import UserError
 from lth_lightning.files import read_pt, write_pt
+from lth_lightning.pruning.layers import weight_layers
 from lth_lightning.pruning.mask import Mask
 from lth_lightning.pruning.rewind import Weights, check_fits, rewind
 
@@ -65,6 +66,24 @@ class Ticket:
         """Raise UserError naming the first entry that does not fit `model`."""
         check_fits(model, self.weights, source)
         check_mask(model, self.mask, source)
+
+    def fitted(self, model: nn.Module, source: str = "The ticket") -> "Ticket":
+        """The ticket itself, or less its output layer where `model` has another number of classes.
+
+        `model` then keeps an output layer of its own, dense (arXiv 1906.02773 section 3). Raises UserError naming the
+        first entry that does not fit otherwise.
+        """
+        name = weight_layers(model)[-1].name
+        own, theirs = dict(model.named_parameters())[name], self.weights.get(name)
+        if theirs is None or theirs.shape == own.shape or theirs.shape[1:] != own.shape[1:]:
+            self.check(model, source)
+            return self
+        output = name.removesuffix("weight")
+        rest = {key: value for key, value in self.weights.items() if not key.startswith(output)}
+        new = {key: value for key, value in model.state_dict().items() if key.startswith(output)}
+        mask = {key: part for key, part in self.mask.items() if key != name}
+        replace(self, weights={**rest, **new}, mask=mask).check(model, source)
+        return replace(self, weights=rest, mask=mask)
 
     def save(self, path: str | Path) -> None:
         """Write a single `ticket.pt`, loadable with `torch.load(path, weights_only=True)`."""
