@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -27,7 +28,7 @@ def prepare(arguments: Sequence[str]) -> list[str]:
 
     Raises UserError for a config that is neither a file nor a shipped one's name, or a run that is none.
     """
-    words = [_alias(word) for word in arguments]
+    words = [alias(word) for word in arguments]
     # `--config=x` as two words
     words = [
         part for word in words for part in (word.split("=", 1) if word.startswith(("--config=", "-c=")) else [word])
@@ -45,8 +46,12 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     return words
 
 
-def _alias(word: str) -> str:
+def alias(word: str) -> str:
+    """`word`, with an option's short name made long."""
     name, equals, value = word.partition("=")
+    if name.startswith("--sweep."):
+        # The parser would take the dots of the second such option for a tree's.
+        name = "--sweep." + name.removeprefix("--sweep.").replace(".", "/")
     return ALIASES.get(name, name) + equals + value
 
 
@@ -60,7 +65,9 @@ def _config(name: str) -> str:
     shipped = config_folder() / f"{name}.yaml"
     if shipped.is_file():
         return str(shipped)
-    raise UserError(f"There is no config '{name}': give a YAML file, or one of {config_names()}.")
+    kind = name.partition("/")[0]
+    known = config_names(kind if f"{kind}/…" in config_names().split(", ") else "")
+    raise UserError(f"There is no config '{name}': give a YAML file, or one of {known}.")
 
 
 def value_of(option: str, words: Sequence[str]) -> str | None:
@@ -80,10 +87,28 @@ def experiment_of(words: Sequence[str]) -> str | None:
     return Path(config).stem if config else None
 
 
+def _first_run(folder: Path) -> Path:
+    """`folder`, or the first run of the sweep that it holds."""
+    if not (folder / run_folder.SWEEP).is_file():
+        return folder
+    name, cell = next(iter(read_sweep(folder)["cells"].items()))
+    return folder / str(name) / str(cell["run"])
+
+
+def read_sweep(folder: Path) -> dict[str, Any]:
+    """The sweep.yaml in `folder`: `experiment`, and `cells`, by name the `run` and the `values`."""
+    file = folder / run_folder.SWEEP
+    with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
+        content: dict[str, Any] = yaml.safe_load(file.read_text())
+        if content["cells"] and all({"run", "values"} <= {*cell} for cell in content["cells"].values()):
+            return {"experiment": content["experiment"], "cells": content["cells"]}
+    raise UserError(f"{file} is damaged: go on with each run by itself (--resume …/version_N).")
+
+
 def _own_config(command: str, words: Sequence[str]) -> Path | None:
     """The config.yaml of the run that the words go on with (--resume) or look into (--ckpt_path, a level)."""
     if command == "fit" and (folder := value_of("--resume", words)):
-        return run_folder.check_run(Path(folder)) / run_folder.CONFIG
+        return run_folder.check_run(_first_run(Path(folder))) / run_folder.CONFIG
     if command in ("validate", "test") and (path := value_of("--ckpt_path", words)):
         if not Path(path).exists():
             raise UserError(f"{path} does not exist: give a level's folder of a run, or a checkpoint file.")

@@ -1,6 +1,7 @@
 """The command line: a LightningCLI whose `fit` is a run of a PruningLoop."""
 
 import errno
+import inspect
 import os
 import re
 import signal
@@ -22,8 +23,8 @@ import lth_lightning.callbacks
 import lth_lightning.data
 import lth_lightning.models
 import lth_lightning.pruning  # noqa: F401  importing these gives their classes short names in YAML
-from lth_lightning import arguments, machine, resume
-from lth_lightning.callbacks import Control, PruningLoop
+from lth_lightning import arguments, machine, resume, sweep
+from lth_lightning.callbacks import Control, PruningLoop, Retraining
 from lth_lightning.callbacks.crew import WorkerDiedError
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
@@ -33,7 +34,7 @@ from lth_lightning.callbacks.trainer import is_rank_zero, numbers_files
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier
-from lth_lightning.pruning import Criterion, Score
+from lth_lightning.pruning import Criterion
 from lth_lightning.pruning.rewind import check_fits
 from lth_lightning.pruning.ticket import read_format
 from lth_lightning.results import Training, results_table, verdict
@@ -42,7 +43,7 @@ from lth_lightning.results.run_folder import TRAINED
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of a disk that cannot be written; any other OSError is somebody's bug, and keeps its traceback."""
 
-SESSION_OPTIONS = ("resume", "dry_run", "workers", "config")
+SESSION_OPTIONS = ("resume", "dry_run", "workers", "config", "sweep")
 """Options of one call of the command: not part of the experiment, so not in config.yaml."""
 
 
@@ -53,8 +54,9 @@ class Terminated(BaseException):
 class LTHCLI(LightningCLI):
     """`lth fit|validate|test`: every class and option from YAML and flags."""
 
-    def __init__(self, args: Sequence[str]) -> None:
+    def __init__(self, args: Sequence[str], only_check: bool = False) -> None:
         self._words = list(args)
+        self._only_check = only_check
         # No abbreviations: `--pruning.level 3` must not pass for `--pruning.levels 3`.
         strict = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
@@ -71,6 +73,14 @@ class LTHCLI(LightningCLI):
             },
             parser_kwargs={**strict, **{name: dict(strict) for name in self.subcommands()}},
         )
+
+    @classmethod
+    def of_cell(cls, args: Sequence[str], only_check: bool) -> "LTHCLI":
+        """A run of a sweep, which is made, or checked alone; raises UserError for a mistake of the words' too."""
+        try:
+            return cls(args, only_check)
+        except (ArgumentError, MisconfigurationException) as error:
+            raise UserError(_plain(str(error))) from None
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -114,7 +124,13 @@ class LTHCLI(LightningCLI):
             "--resume",
             type=str | None,
             default=None,
-            help="Folder of a run to finish or extend (…/version_N).",
+            help="Folder of a run (…/version_N), or of a sweep, to finish or extend.",
+        )
+        parser.add_argument(
+            "--sweep",
+            type=dict[str, Any] | None,
+            default=None,
+            help="Flags and lists of their values: a run of each combination. Also --sweep.FLAG '[…]'.",
         )
         parser.add_argument(
             "--dry_run",
@@ -139,7 +155,16 @@ class LTHCLI(LightningCLI):
         if isinstance(seed, bool):
             raise UserError("seed_everything is what all draws of a run come from: give an integer.")
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        if self._is_sweep:
+            sweep.run(self, self._words)
+        else:
+            super()._run_subcommand(subcommand)
+
     def instantiate_classes(self) -> None:
+        self._is_sweep = self.subcommand == "fit" and sweep.is_asked(self.config["fit"])
+        if self._is_sweep:
+            return  # its cells do
         # Until it is known whether workers will be forked: a fork does not copy torch's pool of threads.
         self._default_threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -188,15 +213,18 @@ class LTHCLI(LightningCLI):
         seed: int = self._init["seed_everything"]
         folder = self._init["resume"] and Path(self._init["resume"])
         if folder:
-            resume.check(folder, self._resolved())
+            resume.check(folder, self.resolved())
         workers = self._share_out(model, datamodule, loop, display)
-        if self._init["dry_run"]:
-            driver = Driver(
+        if self._only_check or self._init["dry_run"]:
+            self.driver = Driver(
                 loop, self._make_trainer, self._make_model, datamodule, seed=seed, display=display, workers=workers
             )
-            describe(driver, display.console, folder)
+            if self._only_check:
+                self.driver.prepare(fetch=False)
+            else:
+                describe(self.driver, display.console, folder)
             return
-        config = self._resolved()
+        config = self.resolved()
         try:
             records = loop.run(
                 self._make_trainer,
@@ -223,6 +251,8 @@ class LTHCLI(LightningCLI):
     def _share_out(self, model: pl.LightningModule, data: Any, loop: PruningLoop, display: Display) -> int:
         """The number of workers. Settles the threads, too: config.yaml names them, since the results' bits depend."""
         trainer = self._make_trainer()
+        self.world_size = trainer.world_size
+        self.room: tuple[int | None, int | None, int] | None = None
         workers, threads = self._init["workers"], self._init["threads"]
         if threads is None and "OMP_NUM_THREADS" in os.environ:
             threads = self._default_threads
@@ -236,13 +266,14 @@ class LTHCLI(LightningCLI):
             if loop.together or not display.has_bars or numbers_files(trainer) or not is_known:
                 workers = workers or 1
             each = machine.bytes_of_training(model, data, loop.evaluate_every)
+            self.room = workers, threads, each
             workers, threads = machine.share_out(loop.lines, each, workers, threads)
             self.config[self.subcommand]["threads"] = self._init["threads"] = threads
             # Workers set their own.
             torch.set_num_threads(threads if workers == 1 else 1)
         return workers
 
-    def _resolved(self) -> str:
+    def resolved(self) -> str:
         """The config as YAML with which `lth fit --config` repeats the run."""
         config = self.config[self.subcommand].clone()
         if config.get("experiment") is None:
@@ -328,12 +359,13 @@ def _own_error(error: BaseException) -> BaseException:
 
 
 def _complain(message: str) -> int:
-    _say("lth: " + _plain(" ".join(message.split())))
+    _say("lth: " + _plain(message))
     return 2
 
 
 def _plain(message: str) -> str:
-    """The parser's message in a user's words: what it lists of types and values is left out."""
+    """The parser's message in a user's words, in one line: what it lists of types and values is left out."""
+    message = re.sub(r" ?Given value: NestedArg\(.*", "", " ".join(message.split()))
     message = re.sub(r" ?Given value type: .*", "", message)
     message = re.sub(r"(Does not validate against any of the Union subtypes )?Subtypes: .*? Errors: ", "", message)
     message = re.sub(r" ?- Expected a (<class 'NoneType'>|path but \S+ either not accessible or invalid)", "", message)
@@ -341,10 +373,17 @@ def _plain(message: str) -> str:
     if found := re.search(r"Problem with given class_path '(\S+)': (.+)", message):
         return f"{found[1]}: {_plain(found[2]).strip()}"
     found = re.search(r'Parser key "(?:\w+\.)*?(\w+)".*Expected a dot import path string: (\S+)', message)
-    bases = {"model": pl.LightningModule, "data": pl.LightningDataModule, "score": Criterion, "controls": Control}
+    bases = {
+        "model": pl.LightningModule,
+        "data": pl.LightningDataModule,
+        "score": Criterion,
+        "controls": Control,
+        "retrain": Retraining,
+    }
     if found and found[1] in bases:
         ours = [kind for kind in _subclasses(bases[found[1]]) if kind.__module__.startswith("lth_lightning.")]
-        known = ", ".join(sorted(kind.__name__ for kind in ours if kind not in (Classifier, TensorDataModule, Score)))
+        whole = [kind for kind in ours if not inspect.isabstract(kind) and kind not in (Classifier, TensorDataModule)]
+        known = ", ".join(sorted(kind.__name__ for kind in whole))
         return (
             f"There is no class '{found[2]}' for {found[1]}: give one of {known}, "
             "or the import path of your own, such as my_file.MyClass."

@@ -13,7 +13,9 @@ COMMANDS = {
 EXAMPLES = {
     "lth fit": "winning tickets on small images in a minute, nothing to download",
     "lth fit --config lenet": "the paper's LeNet-300-100 on MNIST",
+    "lth fit --config paper/figure4": "a figure of the paper; configs/README.md lists all experiments",
     "lth fit --config lenet --dry-run": "what that would do, and how long it would take",
+    "lth fit --sweep.data.normalization '[none,half]'": "a run for each value; any flags, in a config too",
     "lth fit --resume lightning_logs/lenet/version_0": "finish a run that was stopped, or extend one",
     "lth test --ckpt_path …/version_0/replicate_0/ticket/level_07": "look into a level",
     "lth fit --config lenet --print_config": "every setting and its value",

@@ -49,9 +49,9 @@ def test_files_that_the_readme_links_to_exist() -> None:
 def test_the_criterion_of_ones_own_runs_from_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    code = next(block for block in blocks("python") if "class Movement" in block)
+    code = next(block for block in blocks("python") if "class Growth" in block)
     (tmp_path / "mine.py").write_text(code)
-    command = next(block.strip() for block in blocks("bash") if "mine.Movement" in block)
+    command = next(block.strip() for block in blocks("bash") if "mine.Growth" in block)
     words = command.removeprefix("lth ").split()
     assert (
         main([*words, "--trainer.max_steps=40", "--pruning.levels=1", "--replicates=1", "--pruning.controls=[]"]) == 0
@@ -60,18 +60,18 @@ def test_the_criterion_of_ones_own_runs_from_the_readme(tmp_path: Path, monkeypa
     mask = torch.load(run / "ticket" / "level_01" / "mask.pt")["mask"]["net.fc1.weight"]
     final = torch.load(run / "ticket" / "level_00" / "trained.pt")["weights"]["net.fc1.weight"]
     initial = torch.load(run / "rewind.pt")["weights"]["net.fc1.weight"]
-    moved = (final - initial).abs()
-    assert moved[mask].min() >= moved[~mask].max()
+    grown = final.abs() / initial.abs().clamp_min(1e-8)
+    assert grown[mask].min() >= grown[~mask].max()
 
 
 def test_the_control_of_ones_own_runs_from_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    code = next(block for block in blocks("python") if "class SignFlip" in block)
-    (tmp_path / "flip.py").write_text(code)
-    words = ["--trainer.max_steps=40", "--pruning.levels=1", "--replicates=1", "--pruning.controls=[flip.SignFlip]"]
+    code = next(block for block in blocks("python") if "class Halved" in block)
+    (tmp_path / "halved.py").write_text(code)
+    words = ["--trainer.max_steps=40", "--pruning.levels=1", "--replicates=1", "--pruning.controls=[halved.Halved]"]
     assert main(["fit", "--config", "quickstart", *words]) == 0
-    assert (tmp_path / "lightning_logs/quickstart/version_0/replicate_0/sign_flip_0/level_01/result.json").exists()
+    assert (tmp_path / "lightning_logs/quickstart/version_0/replicate_0/halved_0/level_01/result.json").exists()
 
 
 def test_the_loop_in_plain_pytorch_runs_as_printed() -> None:

@@ -139,13 +139,30 @@ def test_an_experiment_that_is_a_file_cannot_be_written(tmp_path):
         claim("lenet", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["lenet", "lenet-300.v2", "a_b+c", "3", "..."])
-def test_plain_names_are_experiments(tmp_path, name):
+@pytest.mark.parametrize("name", ["lenet", "lenet-300.v2", "a_b+c", "3", "...", "a/b", "lenet/lr=0.1,hidden=300-100"])
+def test_plain_names_and_paths_of_them_are_experiments(tmp_path, name):
     assert claim(name, tmp_path) == tmp_path / name / "version_0"
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "a b", "a/b", "../other", "/other", "a\\b", "x\n", "*", "a:b", "lenet/"]
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "a b",
+        "a/../b",
+        "a/.",
+        "a//b",
+        "a/version_0",
+        "../other",
+        "/other",
+        "a\\b",
+        "x\n",
+        "*",
+        "a:b",
+        "lenet/",
+    ],
 )
 def test_other_names_are_refused_and_nothing_is_made(tmp_path, name):
     root = tmp_path / "logs"

@@ -48,7 +48,7 @@ def describe(driver: Driver, console: Console, folder: Path | None = None) -> No
     console.print(f"{len(trainings)} trainings of {each}; columns count them by arm.")
     model = driver.make_model()
     try:
-        seconds = _seconds_a_training(driver, model)
+        seconds = seconds_a_training(driver, model)
         why = "for this module and data"
     except UserError:
         seconds, why = None, "before the data set's files are there"
@@ -59,10 +59,10 @@ def describe(driver: Driver, console: Console, folder: Path | None = None) -> No
         beside = f", {workers} side by side" if workers > 1 else ""
         whole = seconds * sum(lengths) / (steps or 1) / workers
         console.print(f"Time: about {duration(whole)} on this machine{beside}, judging by {TIMED} timed passes.")
-    console.print(f"Disk: about {_bytes(driver, model, arms) / 1e6:,.0f} MB.")
+    console.print(f"Disk: about {disk_bytes(driver, model, arms) / 1e6:,.0f} MB.")
 
 
-def _seconds_a_training(driver: Driver, model: LightningModule) -> float | None:
+def seconds_a_training(driver: Driver, model: LightningModule) -> float | None:
     """Judged by passes of a throwaway model over one batch and an evaluation; None where it cannot be told."""
     data, steps = driver.datamodule, driver.steps
     if steps is None or not isinstance(data, TensorDataModule):
@@ -105,7 +105,7 @@ def _time(action: Callable[[], None], times: int, device: torch.device) -> float
     return (time.perf_counter() - began) / times
 
 
-def _bytes(driver: Driver, model: LightningModule, arms: Counter[str]) -> float:
+def disk_bytes(driver: Driver, model: LightningModule, arms: Counter[str]) -> float:
     """Masks are a byte a weight; trained weights are kept for the ticket arm; curves and events 300 bytes a row."""
     weights: int = sum(value.nbytes for value in model.state_dict().values())
     mask = sum(pool.size for pool in driver.schedule.pools)

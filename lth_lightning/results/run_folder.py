@@ -20,6 +20,8 @@ CHECKPOINT = "last.ckpt"
 REWIND = "rewind.pt"
 METRICS = "metrics.csv"
 TABLE = "results.csv"
+SWEEP = "sweep.yaml"
+"""Beside the runs of a sweep: which they are."""
 
 _SHARED = "LTH_RUN_FOLDER"
 
@@ -30,7 +32,7 @@ def claim(experiment: str, root: Path = Path("lightning_logs")) -> Path:
     Rank 0 claims by an exclusive mkdir, so two runs started at once get two folders.
 
     Raises:
-        UserError: the folder cannot be written, or `experiment` is no plain name.
+        UserError: the folder cannot be written, or `experiment` is neither a plain name nor several, parted by '/'.
     """
     if local := os.environ.get(_SHARED):
         # A process that Lightning's launcher started for a further device: rank 0 has claimed already.
@@ -62,8 +64,10 @@ def unshare() -> None:
 
 def _next_version(root: Path, name: str) -> Path:
     # The whole name, before it is joined to the root: the last part alone would let `../other` and `/other` out of it.
-    if not re.fullmatch(r"[\w.+-]+", name) or name in (".", ".."):
-        raise UserError(f"'{name}' cannot name an experiment: use letters, digits, '.', '_', '+' and '-'.")
+    first, *parts = name.split("/")
+    fits = all(re.fullmatch(r"[\w.+=,-]+", part) and part not in (".", "..") for part in (first, *parts))
+    if not fits or any(re.fullmatch(r"version_\d+", part) for part in parts):
+        raise UserError(f"'{name}' cannot name an experiment: use letters, digits, '.', '_', '+', '=', ',' and '-'.")
     experiment = root / name
     try:
         experiment.mkdir(parents=True, exist_ok=True)
