@@ -58,7 +58,8 @@ def _controls(controls: Any) -> list[tuple[str, dict[str, Any]]]:
         settings = dict(control.get("init_args") or {})
         name = " ".join(filter(None, (control["class_path"], settings.pop("name", None))))
         dropped = ("levels", "trials")
-        found.append((name, {k: v for k, v in settings.items() if k not in dropped and v not in (None, False)}))
+        kept = {k: v for k, v in settings.items() if k not in dropped and v is not None and v is not False}
+        found.append((name, kept))
     return found
 
 

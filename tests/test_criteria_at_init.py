@@ -405,7 +405,7 @@ def test_nothing_that_is_read_is_changed(criterion):
 
     new = schedule.prune(1, mask, start, start, criterion, network=network, samples=batch((1, 4, 4), 3, torch.float32))
     assert remaining(new) == schedule.weights_remaining(1)
-    assert len(made) == criterion.rounds
+    assert len(made) == 1  # however many rounds there are
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.initial_seed() == seed
     assert all(part.all() for part in mask.values())

@@ -131,6 +131,10 @@ class Driver:
         if getattr(type(model), "configure_optimizers", None) is Classifier.configure_optimizers:
             _check_optimizer(model, trainer)
         self._check_kernels(model, trainer)
+        if self.loop.retrain.uses_rates and not (model.automatic_optimization or isinstance(model, Classifier)):
+            raise UserError(
+                "FineTune holds the learning rate, and a module that steps its own schedules would move it."
+            )
         self.joint = JointMaker(self.maker)
         if self.loop.together:
             if self.workers > 1:

@@ -160,16 +160,12 @@ class JointWatch(Callback):
         self._best: dict[str, Tensor] = {}
         self._ended: dict[int, Weights] = {}
         self._losses = torch.zeros(0)
-        self._learning_rates: list[float] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         MaskKeeper(pl_module, stack_masks([start.mask for start in self._starts])).attach(trainer.optimizers)
         self._best = {name: value.detach().clone() for name, value in pl_module.named_parameters()}
         for file in self._files:
             file.cut(0)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._learning_rates = trainers.learning_rates(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -242,7 +238,7 @@ class JointWatch(Callback):
             if self._loggers:
                 self._loggers[index].finalize("success")
             weights = self._ended.get(index) or _member(final, index)
-            maker.write(training, record, weights, watch, self._learning_rates)
+            maker.write(training, record, weights, watch)
             made.append((training, record))
         return made
 

@@ -160,7 +160,7 @@ class Maker:
         scores = measure(trainer, model, self.datamodule, watch, train_accuracy=self.loop.train_accuracy, seed=seed)
         record = self.record(training, watch, mask, steps, self.loop.seconds, scores)
         if trainer.is_global_zero:
-            self.write(training, record, final, watch, self.loop.learning_rates)
+            self.write(training, record, final, watch)
         # The others wait until the files that they will read are there.
         trainer.strategy.barrier()
         return record
@@ -183,12 +183,12 @@ class Maker:
             **scores,
         )
 
-    def write(
-        self, training: Training, record: Record, final: Weights, watch: FitWatch, learning_rates: list[float]
-    ) -> None:
+    def write(self, training: Training, record: Record, final: Weights, watch: FitWatch) -> None:
         """Keep what a finished training leaves behind: weights, the next level's mask, and last its result.json."""
         if self.loop.save_controls or self.origins.searches(training):
-            content: dict[str, Any] = {"format": FORMAT, "weights": final, "learning_rates": learning_rates}
+            content: dict[str, Any] = {"format": FORMAT, "weights": final}
+            if self.loop.learning_rates:
+                content["learning_rates"] = self.loop.learning_rates
             if self.loop.save_early_stop and watch.early_stop_weights:
                 content["early_stop_weights"] = to_cpu(watch.early_stop_weights)
             write_pt(training.folder / TRAINED, content)

@@ -86,7 +86,8 @@ class Origins:
         control = self._control(training)
         generator = torch.Generator().manual_seed(training.seed(self._seed, "control"))
         start = control.start(ticket, self._fresh_weights(training), generator)
-        return start if control.steps is None else replace(start, steps=control.steps)
+        state = self._loop.retrain.optimizer_state and start.step > 0
+        return replace(start, steps=start.steps if control.steps is None else control.steps, optimizer_state=state)
 
     def _fresh_weights(self, training: Training) -> Weights:
         """What a control's training gets as newly initialized."""

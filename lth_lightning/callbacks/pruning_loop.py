@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from lth_lightning.callbacks.controls import Control
 from lth_lightning.callbacks.display import Display
@@ -53,8 +54,8 @@ class PruningLoop(Callback):
         rewind_step: the step k that survivors go back to; 0 is the initialization. Level 0 trains from step 0, the
             others from k (arXiv 1903.01611).
         retrain: what a pruned network is trained from: Rewind, LearningRateRewind or FineTune.
-        pruned: what pruned weights become: zero; init, frozen at their initial values; zero_if_shrunk, zero where
-            training has moved them towards zero, else frozen at their initial values (arXiv 1905.01067).
+        pruned: what pruned weights become: zero; init, frozen at their values of the rewind point; zero_if_shrunk, zero
+            where training has moved them towards zero, else frozen like that (arXiv 1905.01067).
         controls: what to train beside the tickets.
         replicates: independent repetitions of everything. On the command line also `--replicates`.
         ticket: a level's folder or a ticket.pt that level 0 starts from. On the command line also `--ticket`.
@@ -228,6 +229,7 @@ class PruningLoop(Callback):
         self.watch = FitWatch()
         # A fit that is resumed from its last step's checkpoint never starts, so `on_train_start` sets nothing.
         self._detach: Callable[[], None] = lambda: None
+        self._handles: list[RemovableHandle] = []
         return self.watch
 
     @property
@@ -240,6 +242,9 @@ class PruningLoop(Callback):
         self._mask = trainer.strategy.broadcast(self._mask)
         self.keeper = MaskKeeper(pl_module, self._mask, trainer.strategy.broadcast(self._start.pruned))
         self._detach = self.keeper.attach(trainer.optimizers)
+        if self.retrain.uses_rates:
+            # At each step: by the end of a fit the schedule has moved once more, to a rate that no step had.
+            self._handles = [o.register_step_pre_hook(lambda *_: self._note_rates(trainer)) for o in trainer.optimizers]
         if self._start.learning_rates:
             trainer.strategy.lr_scheduler_configs = []
             for group, rate in zip(parameter_groups(trainer), self._start.learning_rates, strict=True):
@@ -336,13 +341,18 @@ class PruningLoop(Callback):
             content = {"format": FORMAT, "weights": weights, "step": self.rewind_step, "seed": self._seed}
             write_pt(training.replicate_folder / REWIND, {**content, "trainer": checkpoint})
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._detach()
+    def _note_rates(self, trainer: Trainer) -> None:
         self.learning_rates = learning_rates(trainer)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._detach()
+        for handle in self._handles:
+            handle.remove()
+
     def state_dict(self) -> dict[str, Any]:
-        return {**self.watch.state_dict(), "seconds": self.seconds}
+        return {**self.watch.state_dict(), "seconds": self.seconds, "learning_rates": self.learning_rates}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._seconds = state_dict["seconds"]
-        self.watch.load_state_dict({key: value for key, value in state_dict.items() if key != "seconds"})
+        self.learning_rates = state_dict.get("learning_rates", [])  # an older version's checkpoint has none
+        self.watch.load_state_dict(state_dict)

@@ -18,7 +18,9 @@ class Retraining(ABC):
     steps: int | None = None
     """Optimizer steps of the trainings above level 0, where they have a length of their own."""
     optimizer_state: bool = False
-    """Whether the rewind point must hold the optimizer's state."""
+    """Whether the rewind point must hold the optimizer's state, which all that start there go on with."""
+    uses_rates: bool = False
+    """Whether `start` needs the learning rates, which are otherwise not kept."""
 
     @abstractmethod
     def start(self, ticket: Start, final: Weights, learning_rates: list[float]) -> Start:
@@ -27,7 +29,7 @@ class Retraining(ABC):
         Args:
             ticket: the level's mask, and the weights and step of the rewind point.
             final: the whole state dict at the end of the parent level's training.
-            learning_rates: those of that training's end, one a parameter group.
+            learning_rates: those of that training's last step, one a parameter group; none unless `uses_rates`.
         """
 
 
@@ -65,10 +67,12 @@ class FineTune(Retraining):
         learning_rate: another constant rate than the one that the schedule ended with.
     """
 
+    uses_rates = True
+
     def __init__(self, steps: int, learning_rate: float | None = None) -> None:
         if steps < 1:
             raise UserError(f"FineTune has steps={steps}: give 1 or more.")
-        if learning_rate is not None and learning_rate <= 0:
+        if learning_rate is not None and not learning_rate > 0:
             raise UserError(f"FineTune has learning_rate={learning_rate}: give a number above 0, or drop it.")
         self.steps = steps
         self.learning_rate = learning_rate

@@ -37,7 +37,7 @@ class Control(ABC):
         if steps is not None and steps < 0:
             raise UserError(f"{type(self).__name__} has steps={steps}: give 0 (untrained) or more, or drop it.")
         if name is not None and not re.fullmatch(r"[A-Za-z][\w.+-]*", name):
-            raise UserError(f"'{name}' cannot name a control: use letters, digits, '.', '_', '+' and '-'.")
+            raise UserError(f"{name!r} cannot name a control: use letters, digits, '.', '_', '+' and '-'.")
         self.levels = levels
         self.trials = trials
         self.steps = steps

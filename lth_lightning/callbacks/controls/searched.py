@@ -14,7 +14,7 @@ from lth_lightning.pruning import Criterion, Magnitude, RandomButOutput, Weights
 
 class SearchedAnew(Control):
     """Pruning that draws all weights anew after each round, instead of rewinding: the mask of a level is found in the
-    reinitialized network trained one level before.
+    reinitialized network trained one level before. (In one shot it is found in the dense ticket, and so the ticket's.)
 
     Args:
         score: which weights go.

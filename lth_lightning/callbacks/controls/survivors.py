@@ -131,7 +131,7 @@ class Noise(Changed):
 
     def __init__(self, sd: float, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if sd <= 0:
+        if not 0 < sd < float("inf"):
             raise UserError(f"Noise has sd={sd}: give a number above 0.")
         self.sd = sd
 
