@@ -101,6 +101,18 @@ def test_conv_layers_have_biases_exactly_where_no_batch_norm_follows(networks, n
         assert not norm.bias.any()
 
 
+@pytest.mark.parametrize("sd", [0.05, 0.4])
+def test_lenet_takes_one_standard_deviation_for_all_layers(sd):
+    torch.manual_seed(3)
+    model = LeNet300(init_sd=sd)
+    for name, layer in layers_of(model, nn.Linear).items():
+        n = layer.weight.numel()
+        assert layer.weight.std().item() == pytest.approx(sd, rel=5 / math.sqrt(2 * n)), name
+        assert abs(layer.weight.mean().item()) < 5 * sd / math.sqrt(n), name
+        assert not layer.bias.any(), name
+    assert model.net.fc1.weight.abs().max() > 3 * sd
+
+
 def test_initialization_replaces_what_was_there():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
     for parameter in net.parameters():
@@ -200,6 +212,7 @@ def test_images_too_small_for_the_pools_are_a_users_mistake(network, pools):
         (lambda: LeNet300(dropout=1.0), "dropout is 1.0"),
         (lambda: Conv2(dropout=-0.1), "dropout is -0.1"),
         (lambda: LeNet300(hidden=[300, 0]), "at least 1"),
+        (lambda: LeNet300(init_sd=0.0), "init_sd is 0.0"),
         (lambda: LeNet300(activation="swish"), "activation 'swish' is unknown"),
         (lambda: VGG19(width=0.0), "width is 0.0"),
     ],
