@@ -33,9 +33,11 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     words = [
         part for word in words for part in (word.split("=", 1) if word.startswith(("--config=", "-c=")) else [word])
     ]
-    for index, word in enumerate(words[:-1]):
-        if word in ("--config", "-c"):
-            words[index + 1] = _config(words[index + 1])
+    at = [index for index, word in enumerate(words[:-1]) if word in ("--config", "-c")]
+    configs = [part for index in at for part in ("--config", _config(words[index + 1]))]
+    rest = [word for index, word in enumerate(words) if index not in at and index - 1 not in at]
+    # In front: a flag overrides a config, wherever it stands.
+    words = [*rest[:1], *configs, *rest[1:]]
     command = words[0] if words else ""
     own = _own_config(command, words)
     if own:

@@ -171,3 +171,17 @@ def test_loggers_that_number_their_files_get_a_file_each_training(tmp_path: Path
     files = list((tmp_path / "theirs").rglob("metrics.csv"))
     assert len(files) == 4
     assert len({file.read_text().count("\n") for file in files}) == 1
+
+
+def test_a_flag_overrides_a_config_wherever_it_stands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "more.yaml").write_text("pruning: {levels: 4}\n")
+    flags = ["--data.batch_size", "50", "--pruning.rewind_step=3"]
+    configs = ["--config", "quickstart", "-c", str(tmp_path / "more.yaml")]
+    printed = []
+    for words in ([*flags, *configs], [*configs, *flags], [*configs[:2], *flags, *configs[2:]]):
+        with pytest.raises(SystemExit):
+            main(["fit", *words, "--print_config"])
+        printed.append(yaml.safe_load(capsys.readouterr().out))
+    assert printed[0] == printed[1] == printed[2]
+    pruning = printed[0]["pruning"]
+    assert (printed[0]["data"]["init_args"]["batch_size"], pruning["levels"], pruning["rewind_step"]) == (50, 4, 3)
