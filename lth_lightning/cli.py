@@ -243,8 +243,8 @@ class LTHCLI(LightningCLI):
             if loop.folder:
                 resume.remember(loop.folder)
         if records:
-            display.console.print(results_table(records))
-            display.note(verdict(records))
+            display.console.print(results_table(records, loop.retrain.trains_on))
+            display.note(verdict(records, loop.retrain.trains_on))
             curves = "" if options["logger"] is False else f"Curves: tensorboard --logdir {loop.folder}   "
             display.note(f"{curves}Table: {loop.folder}/results.csv")
 

@@ -201,3 +201,10 @@ def test_too_many_samples_are_refused_in_one_line(tmp_path: Path, own: bool) -> 
     with pytest.raises(UserError, match="1201 training samples") as error:
         go(tmp_path, {**(OWN if own else LOOP), "score": SNIP(samples=1201)}, **options)
     assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir()), "it is told before anything is written"
+
+
+def test_a_control_that_searches_with_too_many_samples_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="1201 training samples"):
+        go(tmp_path, {**LOOP, "score": SNIP(samples=16), "controls": [SearchedAnew(score=SNIP(samples=1201))]})
+    assert not list(tmp_path.iterdir())

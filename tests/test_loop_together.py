@@ -477,6 +477,16 @@ class Absurd(Control):
         return Start(ticket.mask, weights)
 
 
+class Shorter(Control):
+    def start(self, ticket: Start, fresh: Weights, generator: torch.Generator) -> Start:
+        return Start(ticket.mask, ticket.weights, steps=10)
+
+
+def test_a_control_with_a_length_of_its_own_class_is_refused_not_made_otherwise(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="replicate 0 shorter_0 level 1"):
+        run(tmp_path, steps=20, **{**SHORT, "controls": [Shorter()]})
+
+
 def test_a_control_that_diverges_does_not_disturb_the_others_and_ends_its_line(tmp_path: Path) -> None:
     plan: dict[str, Any] = {"levels": 2, "rates": RATES, "evaluate_every": 2, "replicates": 2}
     settings = {**plan, "controls": [RandomReinit(), Absurd(trials=2)], "test_curve": True}

@@ -238,6 +238,21 @@ def test_a_ticket_that_stops_at_step_0_divides_nothing_by_zero():
     assert "300.00 times" in verdict([DENSE, record(1, 0), record(1, 300, arm="reinit")])
 
 
+def test_an_untrained_control_is_compared_by_its_accuracy_alone():
+    assert verdict([DENSE, record(1, 900, 0.98), record(1, 0, 0.33, arm="rewound")]).endswith(
+        "At level 1 (80.0%) rewound is untrained, and the ticket is 65.00 points more accurate."
+    )
+
+
+def test_networks_that_go_on_from_trained_weights_are_no_winning_tickets():
+    records = [DENSE, record(1, 20, 0.99)]
+    assert "Winning tickets" in verdict(records)
+    assert verdict(records, trains_on=True).startswith("No verdict")
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(results_table(records, trains_on=True))
+    assert "*" not in console.export_text()
+
+
 def lines(records: list[Record]) -> list[list[str]]:
     """The cells of the printed table, without its title."""
     console = Console(width=200, record=True, file=io.StringIO())

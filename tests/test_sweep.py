@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -359,3 +360,20 @@ def test_what_cannot_go_on_is_told(
     captured = capsys.readouterr()
     assert told in captured.err
     assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_a_cell_whose_run_is_gone_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("--config", "mine.yaml", "--sweep.seed_everything", "[1, 2]", "--pruning.levels", "0") == 0
+    shutil.rmtree("logs/mine/seed_everything=2")
+    capsys.readouterr()
+    assert fit("--resume", "logs/mine") == 2
+    assert "seed_everything=2/version_0 is no run" in capsys.readouterr().err
+
+
+def test_tickets_that_go_on_from_trained_weights_win_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    retrain = ["--sweep.pruning.retrain", "[LearningRateRewind, Rewind]", "--trainer.max_steps", "200"]
+    assert fit("--config", "mine.yaml", *retrain, "--model.optimizer.init_args.lr", "0.03", "--workers", "1") == 0
+    out = capsys.readouterr().out
+    assert "these networks go on from trained weights" in out
+    assert re.search(r"^retrain=LearningRateRewind .* -$", out, re.MULTILINE)
+    assert re.search(r"^retrain=Rewind .*[%e]$", out, re.MULTILINE)

@@ -114,6 +114,9 @@ class Driver:
             self.datamodule.prepare_data()
             if isinstance(self.datamodule, TensorDataModule):
                 self.datamodule.setup("fit")
+        scores = [self.loop.score, *(control.score for control in self.loop.controls if control.score)]
+        if fetch and trainers.is_rank_zero() and (number := max(score.samples for score in scores)):
+            self._samples(number, torch.Generator())  # not only once level 0 is trained
         trainer = self.make_trainer(Training(0, "ticket", 0, 0, Path()))
         trainers.refuse_unfit(trainer)
         if self.workers > 1:

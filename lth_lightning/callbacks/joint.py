@@ -109,6 +109,12 @@ class JointMaker:
             member = maker.origins.fresh(training.replicate)
             assert isinstance(member, Classifier)
             start = maker.origins.start(training, member)
+            # Nobody knows before what a control of somebody's own starts from.
+            if start.step or start.steps is not None or start.learning_rates or start.pruned:
+                raise UserError(
+                    f"pruning.together cannot make {training}, which is no training of the whole length from step 0: "
+                    "start a new run without pruning.together, or without that control."
+                )
             rewind(member, start.weights, start.mask)
             maker.begin(training, start.mask)
             members.append(member)

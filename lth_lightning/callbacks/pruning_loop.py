@@ -181,7 +181,10 @@ class PruningLoop(Callback):
         )
 
     def steps_of(self, training: Training, steps: int) -> int:
-        """Optimizer steps that `training` makes, where one of the whole length has `steps`."""
+        """Optimizer steps that `training` makes, where one of the whole length has `steps`.
+
+        Of a control at most: only its `start` knows whether it begins at step 0 or at the rewind step.
+        """
         own, first = self.retrain.steps, self.rewind_step
         if training.is_ticket:
             return steps if training.level == 0 else own or steps - first

@@ -19,6 +19,8 @@ class Retraining(ABC):
     """Optimizer steps of the trainings above level 0, where they have a length of their own."""
     optimizer_state: bool = False
     """Whether the rewind point must hold the optimizer's state, which all that start there go on with."""
+    trains_on: bool = False
+    """Whether tickets go on from trained weights: none can be called a winning one then."""
     uses_rates: bool = False
     """Whether `start` needs the learning rates, which are otherwise not kept."""
 
@@ -55,6 +57,8 @@ class LearningRateRewind(Retraining):
     beside it resets the weights once, at its level.
     """
 
+    trains_on = True
+
     def start(self, ticket: Start, final: Weights, learning_rates: list[float]) -> Start:
         return Start(ticket.mask, final, ticket.step)
 
@@ -67,6 +71,7 @@ class FineTune(Retraining):
         learning_rate: another constant rate than the one that the schedule ended with.
     """
 
+    trains_on = True
     uses_rates = True
 
     def __init__(self, steps: int, learning_rate: float | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What pruned weights become: 0, or values that they are frozen at (arXiv 1905.01067 section 3)."""
+"""What pruned weights become: 0, or values that they are frozen at (arXiv 1905.01067 section 4, mask-0 actions)."""
 
 from collections.abc import Mapping
 from typing import Literal

@@ -79,8 +79,16 @@ def winning_levels(points: Sequence[Point]) -> list[Point] | None:
             and _mean(p.early_stop_step) <= _mean(dense.early_stop_step)]  # fmt: skip
 
 
-def verdict(records: Sequence[Record]) -> str:
-    """One plain sentence on the tickets, and one on each control where there is one to compare with."""
+def verdict(records: Sequence[Record], trains_on: bool = False) -> str:
+    """One plain sentence on the tickets, and one on each control where there is one to compare with.
+
+    `trains_on` says that the tickets go on from trained weights, so that their steps are not all of their training.
+    """
+    if trains_on:
+        return (
+            "No verdict: these networks go on from trained weights, and a winning ticket trains from its first ones "
+            "(the control Rewound does)."
+        )
     points = summarize(records)
     winners = winning_levels(points)
     replicates = len({record.replicate for record in records})
@@ -121,9 +129,11 @@ def _against_controls(points: Sequence[Point], winners: Sequence[Point]) -> list
         ticket, control = tickets[level], shared[level]
         gap = 100 * (_mean(ticket.early_stop_test_acc) - _mean(control.early_stop_test_acc))
         sooner = _mean(control.early_stop_step) / max(1, _mean(ticket.early_stop_step))
+        # Only untrained weights are evaluated at step 0.
+        stops = f"stops early at {sooner:.2f} times the ticket's step" if sooner else "is untrained"
         sentences.append(
-            f"At level {level} ({ticket.density:.1%}) {arm} stops early at {sooner:.2f} times the ticket's step, and "
-            f"the ticket is {abs(gap):.2f} points {'more' if gap >= 0 else 'less'} accurate."
+            f"At level {level} ({ticket.density:.1%}) {arm} {stops}, and the ticket is {abs(gap):.2f} points "
+            f"{'more' if gap >= 0 else 'less'} accurate."
         )
     return sentences
 

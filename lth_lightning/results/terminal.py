@@ -8,12 +8,15 @@ from lth_lightning.results.record import Record
 from lth_lightning.results.summary import Spread, summarize, winning_levels
 
 
-def results_table(records: Sequence[Record]) -> Table:
-    """Level, density, early-stop step and test accuracies of ticket and controls: mean (minimum-maximum)."""
+def results_table(records: Sequence[Record], trains_on: bool = False) -> Table:
+    """Level, density, early-stop step and test accuracies of ticket and controls: mean (minimum-maximum).
+
+    Tickets that go on from trained weights (`trains_on`) are not marked as winning.
+    """
     points = summarize(records)
-    winners = {point.level for point in winning_levels(points) or []}
+    winners = set() if trains_on else {point.level for point in winning_levels(points) or []}
     table = Table(
-        title="Mean (minimum-maximum) over replicates and trials; * winning ticket",
+        title="Mean (minimum-maximum) over replicates and trials" + ("" if trains_on else "; * winning ticket"),
         title_justify="left",
         box=None,
         padding=(0, 1, 0, 0),

@@ -118,6 +118,7 @@ def _know(cell: Cell, cli: "LTHCLI") -> None:
         raise UserError("a sweep is made on one device: set --trainer.devices 1, or start each run by itself.")
     cell.config = cli.resolved()
     cell.lines, cell.room = cli.driver.loop.lines, cli.room
+    cell.trains_on = cli.driver.loop.retrain.trains_on
     planned, records = cli.driver.plan(cell.run or Path()), read_records(cell.run) if cell.run else []
     finished = {record.order for record in records}
     cell.left = [training for training in planned if training.order not in finished]

@@ -16,7 +16,7 @@ from lth_lightning import arguments
 from lth_lightning.errors import UserError
 from lth_lightning.files import write_text
 from lth_lightning.results import Training
-from lth_lightning.results.run_folder import CONFIG, SWEEP, claim, unshare
+from lth_lightning.results.run_folder import CONFIG, SWEEP, check_run, claim, unshare
 
 NO_SETTINGS = (
     "config",
@@ -54,6 +54,8 @@ class Cell:
     """Trainings that are not finished."""
     is_finished: bool = False
     lines: int = 1
+    trains_on: bool = False
+    """Its tickets go on from trained weights, so that none is a winning one."""
     room: tuple[int | None, int | None, int] | None = None
     """Workers and threads asked for, and bytes of a worker; None where it cannot have several."""
 
@@ -90,7 +92,7 @@ def begun(folder: Path, words: Sequence[str], grid: dict[str, Any]) -> list[Cell
         raise UserError(f"--resume: the sweep is not that of {folder / SWEEP}: drop it, or start it without --resume.")
     cells = []
     for name, cell in kept.items():
-        run = folder / name / cell["run"]
+        run = check_run(folder / name / cell["run"])
         # `arguments.prepare` has put the first cell's config in front: each has its own.
         common = ["fit", "--config", str(run / CONFIG), *words[3:]]
         cells.append(Cell(content["experiment"], name, cell["values"], common, run))

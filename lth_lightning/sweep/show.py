@@ -81,7 +81,7 @@ def results(cells: Sequence[Cell]) -> Table:
     for cell in cells:
         points = summarize(read_records(cell.run)) if cell.run else []
         tickets = [point for point in points if point.arm == TICKET]
-        winners = winning_levels(points)
+        winners = None if cell.trains_on else winning_levels(points)
         ends = [
             f"{_percent(point.final_test_acc) if point.trials else 'diverged'} at {point.density:.1%}"
             for point in (tickets[0], tickets[-1])

@@ -1,6 +1,7 @@
 """Controls with the ticket's own mask and other values in it: what is it about the initial weights?
 
-Where a class has `keep_signs`, the survivors keep the signs of their initial weights (arXiv 1905.01067 section 4).
+Where a class has `keep_signs`, the survivors keep the signs of their initial weights (arXiv 1905.01067 section 3,
+mask-1 actions).
 Only weights of prunable layers change; biases and norm parameters stay the ticket's, but for `RandomReinit`.
 """
 
@@ -16,21 +17,8 @@ from lth_lightning.errors import UserError
 from lth_lightning.pruning import Weights
 
 
-class Rewound(Control):
-    """The ticket as the paper has it: the level's mask with the weights of the rewind point.
-
-    For runs whose own tickets go on from trained weights (LTH app. B, continued training, resets but once); and with
-    `steps: 0` the untrained accuracy of a mask, a supermask (arXiv 1905.01067 section 5).
-    """
-
-    def start(self, ticket: Start, fresh: Weights, generator: torch.Generator) -> Start:
-        return Start(ticket.mask, ticket.weights, ticket.step)
-
-
-class RandomReinit(Control):
-    """The ticket's own mask with freshly initialized weights (LTH section 2, the dashed lines of Fig. 3-5).
-
-    It trains from step 0, also where tickets rewind to a later step: weights that were never trained have no step k.
+class Signed(Control):
+    """A control that can keep the survivors' signs.
 
     Args:
         keep_signs: the survivors' signs are those of the rewind point.
@@ -42,7 +30,28 @@ class RandomReinit(Control):
 
     @property
     def arm(self) -> str:
-        return _arm(super().arm, self)
+        return super().arm + ("_same_signs" if self.keep_signs and not self.name else "")
+
+
+class Rewound(Control):
+    """The ticket as the paper has it: the level's mask with the weights of the rewind point.
+
+    For runs whose own tickets go on from trained weights (LTH app. B, continued training, resets but once); and with
+    `steps: 0` the untrained accuracy of a mask, a supermask (arXiv 1905.01067 section 5).
+    """
+
+    def start(self, ticket: Start, fresh: Weights, generator: torch.Generator) -> Start:
+        return Start(ticket.mask, ticket.weights, ticket.step)
+
+
+class RandomReinit(Signed):
+    """The ticket's own mask with freshly initialized weights (LTH section 2, the dashed lines of Fig. 3-5).
+
+    It trains from step 0, also where tickets rewind to a later step: weights that were never trained have no step k.
+
+    Args:
+        keep_signs: the survivors' signs are those of the rewind point.
+    """
 
     def start(self, ticket: Start, fresh: Weights, generator: torch.Generator) -> Start:
         if not self.keep_signs:
@@ -71,20 +80,12 @@ class Changed(Control):
         """
 
 
-class Reshuffle(Changed):
-    """The survivors' initial weights, shuffled among the survivors of their layer (arXiv 1905.01067 section 4).
+class Reshuffle(Changed, Signed):
+    """The survivors' initial weights, shuffled among the survivors of their layer (arXiv 1905.01067 section 3).
 
     Args:
         keep_signs: magnitudes are shuffled, the signs stay.
     """
-
-    def __init__(self, *args: Any, keep_signs: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.keep_signs = keep_signs
-
-    @property
-    def arm(self) -> str:
-        return _arm(super().arm, self)
 
     def change(self, initial: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         kept = initial[mask]
@@ -92,21 +93,13 @@ class Reshuffle(Changed):
         return new.abs() * kept.sign() if self.keep_signs else new
 
 
-class SignedConstant(Changed):
+class SignedConstant(Changed, Signed):
     """Every survivor of a layer is plus or minus the standard deviation of the layer's initial weights
-    (arXiv 1905.01067 section 4).
+    (arXiv 1905.01067 section 3).
 
     Args:
         keep_signs: the signs are those of the initial weights, not random ones.
     """
-
-    def __init__(self, *args: Any, keep_signs: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.keep_signs = keep_signs
-
-    @property
-    def arm(self) -> str:
-        return _arm(super().arm, self)
 
     def change(self, initial: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         kept = initial[mask]
@@ -165,7 +158,3 @@ class SignFlips(Changed):
         new = initial[mask]
         new[torch.randperm(len(new), generator=generator)[: round(self.fraction * len(new))]] *= -1
         return new
-
-
-def _arm(name: str, control: Any) -> str:
-    return name if control.name or not control.keep_signs else f"{name}_same_signs"

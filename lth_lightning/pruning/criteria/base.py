@@ -53,6 +53,8 @@ class Criterion(ABC):
     rounds: int = 1
     """In how many rounds the weights of a level go, `scores` being asked anew in each; the survivors' number falls
     exponentially from one to the next (SynFlow's schedule, arXiv 2006.05467 section 5)."""
+    samples: int = 0
+    """How many training samples `scores` asks for: a run that has fewer is refused before its first training."""
 
     @abstractmethod
     def scores(self, evidence: Evidence) -> Scores:

@@ -69,18 +69,8 @@ class LargeInitLargeFinal(Criterion):
         return {name: torch.minimum(final, initial) for name, final, initial in _scaled(evidence, self.scale)}
 
 
-class SmallInitSmallFinal(Criterion):
-    """-max(a |w_f|, |w_i|): the largest go (small_init_small_final in arXiv 1905.01067, section 2).
-
-    Args:
-        scale: a, of every layer; None for each layer's mean |w_i| / mean |w_f| over its survivors.
-
-    Raises:
-        UserError: a scale of 0 or below.
-    """
-
-    def __init__(self, scale: float | None = None) -> None:
-        self.scale = _checked(scale)
+class SmallInitSmallFinal(LargeInitLargeFinal):
+    """-max(a |w_f|, |w_i|): the largest go (small_init_small_final in arXiv 1905.01067, section 2), a as there."""
 
     def scores(self, evidence: Evidence) -> Scores:
         return {name: -torch.maximum(final, initial) for name, final, initial in _scaled(evidence, self.scale)}

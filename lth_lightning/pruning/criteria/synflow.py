@@ -27,6 +27,8 @@ class SynFlow(Criterion):
         UserError: fewer than 1 round.
     """
 
+    samples = 1  # for the shape of an input
+
     def __init__(self, rounds: int = 100) -> None:
         if rounds < 1:
             raise UserError(f"rounds is {rounds}: the weights go in at least 1 round, in the paper in 100.")
