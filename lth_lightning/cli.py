@@ -369,6 +369,7 @@ def _plain(message: str) -> str:
     message = re.sub(r" ?Given value type: .*", "", message)
     message = re.sub(r"(Does not validate against any of the Union subtypes )?Subtypes: .*? Errors: ", "", message)
     message = re.sub(r" ?- Expected a (<class 'NoneType'>|path but \S+ either not accessible or invalid)", "", message)
+    message = message.replace("Option 'class_path' is not accepted", "settings beside class_path go under init_args")
     message = re.sub(r": (- )+", ": ", message).replace("typing.Literal", "value of ")
     if found := re.search(r"Problem with given class_path '(\S+)': (.+)", message):
         return f"{found[1]}: {_plain(found[2]).strip()}"

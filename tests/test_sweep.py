@@ -339,7 +339,7 @@ def edit_sweep(change: Callable[[dict[str, Any]], Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "words", "told"),
     [
-        (None, ["--resume", "logs/mine", "--sweep.seed_everything", "[1, 2, 3]"], "the sweep is not that of"),
+        (None, ["--resume", "logs/mine", "--sweep.data.batch_size", "[10]"], "varies just these flags"),
         (None, ["--resume", "logs/mine", "--data.batch_size", "10"], "'data.init_args.batch_size' is 10 but 60"),
         (None, ["--resume", "logs/mine/seed_everything=1/version_0", "--sweep.threads", "[1]"], "drop --resume"),
         (None, ["--resume", "logs"], "is no run"),
@@ -377,3 +377,21 @@ def test_tickets_that_go_on_from_trained_weights_win_nothing(capsys: pytest.Capt
     assert "these networks go on from trained weights" in out
     assert re.search(r"^retrain=LearningRateRewind .* -$", out, re.MULTILINE)
     assert re.search(r"^retrain=Rewind .*[%e]$", out, re.MULTILINE)
+
+
+def test_a_sweep_is_extended_by_values_and_none_is_forgotten(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("--config", "mine.yaml", "--sweep.seed_everything", "[1, 2]", "--data.batch_size", "50") == 0
+    before = finished(Path("logs/mine/seed_everything=1/version_0"))
+    capsys.readouterr()
+    assert fit("--resume", "logs/mine", "--sweep.seed_everything", "[2, 3]") == 0
+    assert "2 of 3 cells are finished." in capsys.readouterr().out
+    assert finished(Path("logs/mine/seed_everything=1/version_0")) == before
+    new = yaml.safe_load(Path("logs/mine/seed_everything=3/version_0/config.yaml").read_text())
+    assert (new["seed_everything"], new["data"]["init_args"]["batch_size"]) == (3, 50)
+    # Another sweep of the same name, over another flag.
+    assert fit("--config", "mine.yaml", "--sweep.model.activation", "[sigmoid]") == 0
+    listed = yaml.safe_load(Path("logs/mine/sweep.yaml").read_text())["cells"]
+    assert list(listed) == [f"seed_everything={seed}" for seed in (1, 2, 3)] + ["activation=sigmoid"]
+    capsys.readouterr()
+    assert fit("--resume", "logs/mine") == 0
+    assert "4 of 4 cells are finished." in capsys.readouterr().out

@@ -102,7 +102,8 @@ def verdict(records: Sequence[Record], trains_on: bool = False) -> str:
             "(--pruning.evaluate_every)."
         )
     if winners is None:
-        return "No verdict: it needs a dense level 0, a pruned level, and val_loss and test_acc of both."
+        needed = "No verdict: it needs a dense level 0, a pruned level, and val_loss and test_acc of both."
+        return " ".join([needed, *_against_controls(points, [])])
     if not winners:
         sentence = "No winning ticket: no level matches the dense network's test accuracy at early stop as early"
     else:

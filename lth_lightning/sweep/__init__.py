@@ -72,8 +72,8 @@ def run(base: "LTHCLI", words: Sequence[str]) -> None:
     for datamodule in datamodules:
         if datamodule is not None:
             datamodule.prepare_data()  # before anything is written, and not by several cells at once
-    if not options["resume"]:
-        claim_all(folder, cells, Path(options["logs"]))
+    if new := [cell for cell in cells if cell.run is None]:
+        claim_all(folder, new)
     resume.remember(folder)
     titles = {cell.name: f"cell {number} of {len(cells)}" for number, cell in enumerate(cells, 1)}
 

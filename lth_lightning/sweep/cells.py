@@ -68,8 +68,8 @@ class Cell:
     @property
     def words(self) -> list[str]:
         """The command that makes it."""
-        run = [f"--resume={self.run}"] if self.run else []
-        return [*self.common, *self.flags, "--sweep=null", f"--experiment={self.experiment}/{self.name}", *run]
+        run = f"--resume={self.run or 'null'}"
+        return [*self.common, *self.flags, "--sweep=null", f"--experiment={self.experiment}/{self.name}", run]
 
     def __str__(self) -> str:
         return self.name.replace(",", ", ")
@@ -83,20 +83,29 @@ def new_cells(experiment: str, words: Sequence[str], grid: dict[str, Any]) -> li
 
 
 def begun(folder: Path, words: Sequence[str], grid: dict[str, Any]) -> list[Cell]:
-    """The cells of the sweep in `folder`: each goes on from its own config.yaml, with what `words` say on top."""
+    """The cells of the sweep in `folder`, and those that `grid` adds.
+
+    Each goes on from its own config.yaml, with what `words` say on top; a new one begins from that of the first cell
+    that varies the same flags.
+    """
     if not (folder / SWEEP).is_file():
         raise UserError(f"{folder} is a run, and a sweep makes new ones: drop --resume, or the sweep.")
     content = arguments.read_sweep(folder)
     kept: dict[str, Any] = content["cells"]
-    if grid and _combinations(grid) != [cell["values"] for cell in kept.values()]:
-        raise UserError(f"--resume: the sweep is not that of {folder / SWEEP}: drop it, or start it without --resume.")
     cells = []
     for name, cell in kept.items():
         run = check_run(folder / name / cell["run"])
         # `arguments.prepare` has put the first cell's config in front: each has its own.
         common = ["fit", "--config", str(run / CONFIG), *words[3:]]
         cells.append(Cell(content["experiment"], name, cell["values"], common, run))
-    return cells
+    if not grid:
+        return cells
+    like = next((cell for cell in cells if set(cell.values) == set(dict(_flat(grid)))), None)
+    if like is None:
+        raise UserError(f"--resume: no cell of {folder / SWEEP} varies just these flags: start it without --resume.")
+    known = [cell.values for cell in cells]
+    added = new_cells(content["experiment"], like.common, grid)
+    return [*cells, *(cell for cell in added if cell.values not in known)]
 
 
 def refuse_same(cells: Sequence[Cell]) -> None:
@@ -110,10 +119,11 @@ def refuse_same(cells: Sequence[Cell]) -> None:
             raise UserError(f"sweep: the cells {other} and {cell} are the same run: drop one of the flags or values.")
 
 
-def claim_all(folder: Path, cells: Sequence[Cell], logs: Path) -> None:
-    """Make all runs' folders, each with its config.yaml, and the list of them."""
-    listed = {}
+def claim_all(folder: Path, cells: Sequence[Cell]) -> None:
+    """Make all runs' folders, each with its config.yaml, and put them on the list of the experiment's cells."""
+    listed = arguments.read_sweep(folder)["cells"] if (folder / SWEEP).is_file() else {}
     for cell in cells:
+        logs = folder.parents[len(Path(cell.experiment).parts) - 1]
         cell.run = claim(f"{cell.experiment}/{cell.name}", logs)
         unshare()
         write_text(cell.run / CONFIG, cell.config)

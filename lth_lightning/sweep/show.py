@@ -51,7 +51,7 @@ class Estimate:
         """Say it all; `slots` cells are made side by side."""
         display.console.print(self._table)
         trainings = sum(len(cell.left) for cell in cells)
-        display.note(f"{len(cells)} cells, {trainings} trainings.")
+        display.note(f"{len(cells)} cell{'s' if len(cells) > 1 else ''}, {trainings} trainings.")
         known = [seconds for seconds in self._seconds if seconds is not None]
         if len(known) < len(cells):
             display.note("Time: not estimated for these modules and data, or before the data sets' files are there.")
