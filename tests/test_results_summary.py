@@ -287,3 +287,11 @@ def test_there_is_no_verdict_where_the_dense_networks_loss_was_still_falling():
     assert "Train longer" in verdict(records)
     records[0].early_stop_step = steps - 1  # one replicate has an early stop: there is something to compare with
     assert winning_levels(summarize(records)) is not None
+
+
+def test_a_ticket_on_other_data_is_compared_with_its_controls_though_there_is_no_dense_network():
+    records = [record(0, 1_000, 0.98, density=0.2), record(0, 1_500, 0.97, density=0.2, arm="random_mask")]
+    assert verdict(records) == (
+        "No verdict: it needs a dense level 0, a pruned level, and val_loss and test_acc of both. At level 0 (20.0%) "
+        "random_mask stops early at 1.50 times the ticket's step, and the ticket is 1.00 points more accurate."
+    )
