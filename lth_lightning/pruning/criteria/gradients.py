@@ -22,7 +22,8 @@ def gradients(value: Tensor, weights: dict[str, Tensor], create_graph: bool = Fa
     found = torch.autograd.grad(
         value, list(weights.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
     )
-    return dict(zip(weights, found, strict=True))
+    # Zeros of an unused weight require a gradient in some versions of torch.
+    return {name: part if create_graph else part.detach() for name, part in zip(weights, found, strict=True)}
 
 
 def training_loss(network: nn.Module, evidence: Evidence, samples: int, temperature: float = 1.0) -> Tensor:
