@@ -10,10 +10,12 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from rich.live import Live
 
 from lth_lightning import arguments, machine, resume
 from lth_lightning.callbacks.agenda import Agenda
@@ -21,7 +23,7 @@ from lth_lightning.callbacks.crew import Crew, WorkerDiedError
 from lth_lightning.callbacks.display import Display, duration
 from lth_lightning.errors import UserError
 from lth_lightning.results import read_records
-from lth_lightning.results.run_folder import SWEEP
+from lth_lightning.results.run_folder import SWEEP, finished
 from lth_lightning.sweep.cells import Cell, begun, claim_all, new_cells, refuse_same
 from lth_lightning.sweep.show import Estimate, results
 
@@ -120,8 +122,8 @@ def _know(cell: Cell, cli: "LTHCLI") -> None:
     cell.lines, cell.room = cli.driver.loop.lines, cli.room
     cell.trains_on = cli.driver.loop.retrain.trains_on
     planned, records = cli.driver.plan(cell.run or Path()), read_records(cell.run) if cell.run else []
-    finished = {record.order for record in records}
-    cell.left = [training for training in planned if training.order not in finished]
+    done = {record.order for record in records}
+    cell.left = [training for training in planned if training.order not in done]
     cell.is_finished = not len(Agenda(cell.left, records))  # what a divergence has stopped is not left
 
 
@@ -138,9 +140,18 @@ def _share_out(cells: Sequence[Cell]) -> tuple[int, int]:
 def _make_side_by_side(
     make: Callable[..., None], cells: Sequence[Cell], titles: dict[str, str], slots: int, threads: int, display: Display
 ) -> None:
-    todo, began = list(cells), {}
+    todo, began, begin = list(cells), {}, time.monotonic()
     work: Any = make  # a crew's workers make what they are given by it, be it trainings or cells
-    with Crew(work, slots, threads, display) as crew:
+
+    def progress() -> str:
+        done = sum(finished(replace(training, run=cell.run)) for cell in cells if cell.run for training in cell.left)
+        return f"{done} of {sum(len(cell.left) for cell in cells)} trainings, {duration(time.monotonic() - begin)}"
+
+    # Its thread starts when the workers are forked.
+    with (
+        Crew(work, slots, threads, display) as crew,
+        Live(console=display.console, get_renderable=progress, refresh_per_second=1, transient=True),
+    ):
         give: Any = crew.give
         while True:
             while todo and crew.idle():
@@ -150,9 +161,9 @@ def _make_side_by_side(
                 give(cell, resume=False)
             if not crew.busy():
                 break
-            finished: Any
-            for finished, _, _ in crew.wait():
-                took = duration(time.monotonic() - began[finished.name])
-                display.note(f"{titles[finished.name]} is finished: {finished}, {took}")
+            made: Any
+            for made, _, _ in crew.wait():
+                took = duration(time.monotonic() - began[made.name])
+                display.note(f"{titles[made.name]} is finished: {made}, {took}")
     if crew.deaths:
         raise WorkerDiedError(crew.deaths[0])
