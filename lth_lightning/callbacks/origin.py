@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
-from lth_lightning.callbacks.controls import Control
 from lth_lightning.callbacks.start import Start
 from lth_lightning.callbacks.trainer import is_rank_zero
 from lth_lightning.files import write_pt
@@ -58,32 +57,33 @@ class Origins:
         point = self._rewind_point(training, model)
         if training.level == 0:
             # Level 0 trains from the beginning, also where later levels rewind to a later step.
-            start = Start(self._first_mask(model), self._first_weights(model))
+            ticket = Start(self._first_mask(model), self._first_weights(model))
         else:
             mask = self._mask(training if self.searches(training) else training.ticket(training.level))
-            start = Start(mask, point["weights"], point["step"])
-        initial = start.weights
+            ticket = Start(mask, point["weights"], point["step"])
+        freezes = self._loop.pruned != "zero"
+        trained: dict[str, Any] = {}
+        if training.level > 0 and (training.is_ticket or freezes):
+            trained = self._trained(self._parent(training.ticket(training.level)))
         if not training.is_ticket:
-            start = self._control_start(training, start)
-            initial = start.weights
-        elif training.level > 0:
-            trained = self._trained(self._parent(training))
-            start = self._loop.retrain.start(start, trained["weights"], trained.get("learning_rates", []))
-        if self._loop.pruned != "zero":
-            parent = self._parent(training.ticket(training.level)) if training.level else None
-            final = self._trained(parent)["weights"] if parent else point["weights"]
+            start = self._control_start(training, ticket)
+        elif trained:
+            start = self._loop.retrain.start(ticket, trained["weights"], trained.get("learning_rates", []))
+        else:
+            start = ticket
+        if freezes:
+            # A ticket's at the rewind point's values, also where its survivors go on from others.
+            initial = ticket.weights if training.is_ticket else start.weights
+            final = trained.get("weights", point["weights"])
             start.pruned = frozen(self._loop.pruned, start.mask, initial, final, point["weights"])
         return start
 
     def searches(self, training: Training) -> bool:
         """Whether the arm finds masks of its own, by what it trains."""
-        return training.is_ticket or self._control(training).score is not None
-
-    def _control(self, training: Training) -> Control:
-        return next(control for control in self._loop.controls if control.arm == training.arm)
+        return training.is_ticket or self._loop.control_of(training).score is not None
 
     def _control_start(self, training: Training, ticket: Start) -> Start:
-        control = self._control(training)
+        control = self._loop.control_of(training)
         generator = torch.Generator().manual_seed(training.seed(self._seed, "control"))
         start = control.start(ticket, self._fresh_weights(training), generator)
         state = self._loop.retrain.optimizer_state and start.step > 0
@@ -150,7 +150,7 @@ class Origins:
             read_format(parent.folder / MASK, ("mask",))["mask"],
             self._trained(parent)["weights"],
             point if parent.is_ticket else self._fresh_weights(parent),
-            self._loop.score if training.is_ticket else self._control(training).score,
+            self._loop.score if training.is_ticket else self._loop.control_of(training).score,
             torch.Generator().manual_seed(training.seed(self._seed, "score")),
             network=lambda: self.fresh(training.replicate),
             samples=self._samples,

@@ -188,8 +188,12 @@ class PruningLoop(Callback):
         own, first = self.retrain.steps, self.rewind_step
         if training.is_ticket:
             return steps if training.level == 0 else own or steps - first
-        control = next(control for control in self.controls if control.arm == training.arm)
+        control = self.control_of(training)
         return steps if control.steps is None else control.steps
+
+    def control_of(self, training: Training) -> Control:
+        """The control that a training belongs to, which is no ticket's."""
+        return next(control for control in self.controls if control.arm == training.arm)
 
     @property
     def lines(self) -> int:
