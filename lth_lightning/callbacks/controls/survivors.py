@@ -108,7 +108,7 @@ class SignedConstant(Changed, Signed):
 
 
 class SurvivorReinit(Changed):
-    """Survivors drawn anew, with replacement, from the initial weights of their layer's survivors (LTH app. F.2)."""
+    """Survivors drawn anew, with replacement, from the initial weights of their layer's survivors (LTH app. F.3)."""
 
     def change(self, initial: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         kept = initial[mask]
@@ -116,7 +116,7 @@ class SurvivorReinit(Changed):
 
 
 class Noise(Changed):
-    """Gaussian noise on the survivors' initial weights (LTH app. F.5, Fig. 25).
+    """Gaussian noise on the survivors' initial weights (LTH app. F.7, Fig. 25).
 
     Args:
         sd: its standard deviation, in those of the layer's initial weights; the paper has 0.5, 1, 2 and 3.

@@ -1,0 +1,37 @@
+"""What a report says of a claim."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Outcome = Literal["holds", "does not hold", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim of a paper, and what the runs say of it. Numbers are texts, with their units, ready to be shown.
+
+    Attributes:
+        claim: its name, such as `L1`; several verdicts share it where it has several parts.
+        text: the claim in a sentence.
+        source: where it stands, such as `LTH section 2, Fig. 4a`.
+        runs: the names of the runs it was measured in.
+        outcome: holds, does not hold, or cannot tell.
+        reason: why it cannot be told; empty otherwise.
+        measured: the mean over trials; empty where nothing could be measured.
+        spread: its least and most over trials.
+        trials: how many.
+        paper: the paper's number.
+        accepted: what counts as holding.
+    """
+
+    claim: str
+    text: str
+    source: str
+    runs: tuple[str, ...]
+    outcome: Outcome
+    reason: str
+    measured: str
+    spread: str
+    trials: int
+    paper: str
+    accepted: str

@@ -1,0 +1,107 @@
+"""What runs say of the paper's claims."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import sqrt
+from statistics import stdev
+from typing import Any
+
+from lth_lightning.report.claims import Claim, claims, matching, settings_of, steps_of
+from lth_lightning.report.measures import CannotTellError, Measured, cells, measure, quantity_of, shown, span, unit_of
+from lth_lightning.report.runs import Run
+from lth_lightning.report.verdict import Outcome, Verdict
+
+FEWEST = 3
+"""Trials below which nothing holds and nothing fails; the paper has three to five."""
+
+
+def verdicts(runs: Sequence[Run]) -> list[Verdict]:
+    """A verdict for each claim and each run that it speaks of; claims that no run bears on have none."""
+    return [_verdict(claim, of, to) for claim in claims() for of, to in _bearing(claim, runs)]
+
+
+def _bearing(claim: Claim, runs: Sequence[Run]) -> Iterator[tuple[Run, Run | None]]:
+    """The runs that have the arms that the claim compares, each with the run it is held against."""
+    mine = [run for run in _candidates(claim, claim.check["of"], runs) if claim.check["of"]["arm"] in run.arms]
+    if "to" not in claim.check:
+        yield from ((run, None) for run in mine)
+        return
+    end = claim.check["to"]
+    others = [run for run in _candidates(claim, end, runs) if end["arm"] in run.arms]
+    for run in mine:
+        if run in others:
+            yield run, run
+        elif others:
+            yield run, others[0]
+
+
+def _candidates(claim: Claim, end: Mapping[str, Any], runs: Sequence[Run]) -> list[Run]:
+    return matching(runs, settings_of(end.get("experiment", claim.experiment), end.get("where")))
+
+
+def _verdict(claim: Claim, of: Run, to: Run | None) -> Verdict:
+    quantity, arm = quantity_of(claim.check)[1], claim.check["of"]["arm"]
+    measured, reasons = None, _shortened(claim, of, to)
+    try:
+        against = cells(to, claim.check["to"]["arm"], quantity) if to else None
+        measured = measure(cells(of, arm, quantity, claim.check["of"].get("density")), against, claim.check)
+    except CannotTellError as error:
+        reasons.append(str(error))
+    outcome, reason = judge(measured, claim.accept, reasons)
+    unit = unit_of(claim.check)
+    return Verdict(
+        claim=claim.claim,
+        text=claim.text,
+        source=claim.where_from,
+        runs=(of.name,) if to is None or to is of else (of.name, to.name),
+        outcome=outcome,
+        reason=reason,
+        measured=shown(measured.value, measured.unit) if measured else "",
+        spread=span(min(measured.each), max(measured.each), unit, bare=True)
+        if measured and len(measured.each) > 1
+        else "",
+        trials=len(measured.each) if measured else 0,
+        paper="" if claim.paper is None else shown(claim.paper, unit),
+        accepted=span(*claim.accept, unit),
+    )
+
+
+def judge(
+    measured: Measured | None, accept: tuple[float | None, float | None], reasons: Sequence[str]
+) -> tuple[Outcome, str]:
+    """Outcome and, where it cannot be told, why.
+
+    A claim holds where the mean and a standard error around it lie within what is accepted, fails where that whole
+    interval lies outside, and cannot be told in between, from fewer than three trials, or for any of `reasons`.
+    """
+    reasons = list(reasons)
+    if measured is None:
+        return "cannot tell", "; ".join(reasons)
+    number = len(measured.each)
+    if number < FEWEST:
+        reasons.append(f"too few trials: {number}, and it takes {FEWEST}")
+    low, high = (float("-inf") if accept[0] is None else accept[0], float("inf") if accept[1] is None else accept[1])
+    # What further levels might show matters only where it could change the answer.
+    is_settled = measured.most < low or measured.least > high or (low <= measured.least and measured.most <= high)
+    if measured.reason and not is_settled:
+        reasons.append(measured.reason)
+    if reasons:
+        return "cannot tell", "; ".join(reasons)
+    error = stdev(measured.each) / sqrt(number)
+    if low <= measured.value - error and measured.value + error <= high:
+        return "holds", ""
+    if measured.value + error < low or measured.value - error > high:
+        return "does not hold", ""
+    return "cannot tell", "the trials spread across the limit of what counts as holding"
+
+
+def _shortened(claim: Claim, of: Run, to: Run | None) -> list[str]:
+    """Why the trainings are no basis: they are shorter than the paper's."""
+    found = []
+    for run, end in ((of, "of"), (to, "to")):
+        if run is None or (run is of and end == "to"):
+            continue
+        wanted = settings_of(claim.check[end].get("experiment", claim.experiment))["steps"]
+        steps = steps_of(run)
+        if steps is not None and steps < wanted:
+            found.append(f"steps shortened: {steps:,} of {wanted:,}")
+    return found

@@ -1,0 +1,242 @@
+"""What a report says of claims: numbers computed by hand, and when it does not commit itself."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pytest
+from report_runs import write_run
+
+from lth_lightning.report.measures import Measured, shown, span
+from lth_lightning.report.runs import Run, read
+from lth_lightning.report.verdict import Verdict
+from lth_lightning.report.verdicts import judge, verdicts
+from lth_lightning.results.record import Record
+from lth_lightning.results.run_folder import TABLE
+
+LENET = {
+    "model.init_args.hidden": [300, 100],
+    "model.init_args.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.0012}},
+}
+CONTROLS = {"random_reinit": range(1, 19), "random_mask": range(1, 19)}
+
+STEPS = {0: 5000, 3: 4000, 7: 3000, 15: 4500}
+"""The tickets' early stop at the levels that claims name; between them, the one before."""
+
+
+def write(folder: Path, change: Callable[[Record], None], **options: Any) -> Run:
+    """A LeNet run in which L1 to L10 hold, as the paper says, but for what `change` does."""
+    options = {"levels": range(19), "controls": CONTROLS, "steps": 50_000, "every": 1000, "curves": False} | options
+    options["config"] = LENET | options.get("config", {})
+    write_run(folder, change=lambda record: (_as_in_the_paper(record), change(record)), **options)
+    return read(folder, "lenet")
+
+
+def _as_in_the_paper(record: Record) -> None:
+    level, nudge = record.level, record.replicate - 1
+    accuracy = 0.980 + 0.0003 * min(level, 10 + 10 - level if level > 10 else level)
+    steps = STEPS[max(known for known in STEPS if known <= level)] - 100 * (level == 7)
+    if record.arm == "random_reinit":
+        accuracy, steps = 0.9795 - 0.0002 * max(0, level - 7), 5500 + 300 * level
+    elif record.arm == "random_mask":
+        accuracy, steps = 0.979 - 0.0004 * level, 5500 + 500 * level
+    elif level > 15:
+        accuracy, steps = 0.978, 6000
+    record.early_stop_step = steps + 100 * nudge
+    record.early_stop_test_acc = accuracy + 0.0001 * nudge
+    record.early_stop_train_acc = record.early_stop_test_acc + 0.01
+    record.final_test_acc = accuracy + 0.0001 * nudge
+    record.final_train_acc = 0.999
+
+
+def nothing(record: Record) -> None:
+    """Changes nothing."""
+
+
+def of(found: list[Verdict], claim: str) -> list[Verdict]:
+    return [verdict for verdict in found if verdict.claim == claim]
+
+
+def rows(folder: Path, arm: str, level: int) -> list[dict[str, str]]:
+    with (folder / TABLE).open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["arm"] == arm and int(row["level"]) == level]
+
+
+def column(folder: Path, arm: str, level: int, name: str) -> list[float]:
+    return [float(row[name]) for row in rows(folder, arm, level)]
+
+
+def test_sooner_is_one_minus_the_ratio_of_the_means(tmp_path: Path) -> None:
+    run = write(tmp_path / "version_0", nothing)
+    verdict = of(verdicts([run]), "L1")[0]
+    ticket, dense = (column(run.folder, "ticket", level, "early_stop_step") for level in (7, 0))
+    each = [100 * (1 - a / b) for a, b in zip(ticket, dense, strict=True)]
+    assert verdict.measured == f"{100 * (1 - mean(ticket) / mean(dense)):.0f}% sooner"
+    assert verdict.spread == f"{min(each):.0f} to {max(each):.0f}% sooner"
+    assert (verdict.trials, verdict.outcome, verdict.paper) == (3, "holds", "38% sooner")
+
+
+def test_the_soonest_level_is_that_of_the_lowest_mean(tmp_path: Path) -> None:
+    verdict = of(verdicts([write(tmp_path / "version_0", nothing)]), "L1")[1]
+    assert (verdict.measured, verdict.outcome) == ("level 7", "holds")
+
+
+def test_points_and_times_against_a_control_at_one_level(tmp_path: Path) -> None:
+    run = write(tmp_path / "version_0", nothing)
+    times, points = of(verdicts([run]), "L8")
+    slow, quick = (mean(column(run.folder, arm, 7, "early_stop_step")) for arm in ("random_reinit", "ticket"))
+    assert times.measured == f"{slow / quick:.2f} times"
+    low, high = (mean(column(run.folder, arm, 7, "early_stop_test_acc")) for arm in ("random_reinit", "ticket"))
+    assert points.measured == f"{100 * (high - low):+.2f} points"
+    assert times.outcome == "holds"
+
+
+def test_the_last_level_that_is_still_better_than_dense(tmp_path: Path) -> None:
+    speed, accuracy = of(verdicts([write(tmp_path / "version_0", nothing)]), "L3")
+    assert (speed.measured, speed.outcome) == ("level 15", "holds")
+    assert (accuracy.measured, accuracy.outcome) == ("level 15", "holds")
+
+
+def test_a_trend_is_the_correlation_of_ranks_and_a_share_counts_levels(tmp_path: Path) -> None:
+    found = verdicts([write(tmp_path / "version_0", nothing)])
+    trend, share, _ = of(found, "L7")
+    assert (trend.measured, trend.outcome) == ("rank correlation 1.00", "holds")
+    assert (share.measured, share.outcome) == ("100% of 12 levels", "holds")
+    assert [verdict.outcome for verdict in of(found, "L10")] == ["holds", "holds"]
+
+
+def test_what_the_data_contradict_does_not_hold(tmp_path: Path) -> None:
+    def flat(record: Record) -> None:
+        record.early_stop_step = 5000 + 10 * record.replicate - 5 * record.level
+
+    found = verdicts([write(tmp_path / "version_0", flat)])
+    assert of(found, "L1")[0].outcome == "does not hold"
+    assert of(found, "L8")[0].outcome == "does not hold"
+    trend = of(found, "L10")[0]
+    assert (trend.measured, trend.outcome) == ("rank correlation -1.00", "does not hold")
+
+
+@pytest.mark.parametrize("replicates", [1, 2])
+def test_fewer_than_three_trials_tell_nothing(tmp_path: Path, replicates: int) -> None:
+    found = verdicts([write(tmp_path / "version_0", nothing, replicates=replicates)])
+    assert found
+    assert {verdict.outcome for verdict in found} == {"cannot tell"}
+    assert all(f"too few trials: {replicates}, and it takes 3" in v.reason for v in found if v.measured)
+    assert of(found, "L1")[0].measured
+
+
+def test_shorter_trainings_than_the_papers_tell_nothing(tmp_path: Path) -> None:
+    found = verdicts([write(tmp_path / "version_0", nothing, steps=10_000, every=200)])
+    assert {verdict.outcome for verdict in found} == {"cannot tell"}
+    assert all("steps shortened: 10,000 of 50,000" in verdict.reason for verdict in found)
+
+
+def test_trials_that_spread_across_the_limit_tell_nothing(tmp_path: Path) -> None:
+    def noisy(record: Record) -> None:
+        if record.arm == "ticket" and record.level == 7:
+            record.early_stop_step = (1500, 4000, 5200)[record.replicate]
+
+    verdict = of(verdicts([write(tmp_path / "version_0", noisy)]), "L1")[0]
+    assert verdict.outcome == "cannot tell"
+    assert "spread across the limit" in verdict.reason
+
+
+def test_a_diverged_replicate_is_no_trial(tmp_path: Path) -> None:
+    run = write(tmp_path / "version_0", nothing, diverged={(1, "random_reinit", 0, 7)})
+    times = of(verdicts([run]), "L8")[0]
+    assert (times.trials, times.outcome) == (2, "cannot tell")
+    pairs = zip(
+        column(run.folder, "ticket", 7, "early_stop_step")[::2], (5500 + 2100 - 100, 5500 + 2100 + 100), strict=True
+    )
+    each = [slow / quick for quick, slow in pairs]
+    assert times.spread == f"{min(each):.2f} to {max(each):.2f}"
+
+
+def test_a_level_that_is_missing_is_named(tmp_path: Path) -> None:
+    run = write(tmp_path / "version_0", nothing, controls={"random_reinit": [1, 2, 3]})
+    found = of(verdicts([run]), "L8")
+    assert {verdict.outcome for verdict in found} == {"cannot tell"}
+    assert all("no random reinit near 21.1% of the weights" in verdict.reason for verdict in found)
+
+
+def test_a_run_that_ends_early_cannot_tell_what_lies_below(tmp_path: Path) -> None:
+    found = verdicts([write(tmp_path / "version_0", nothing, levels=range(11), controls={})])
+    speed = of(found, "L3")[0]
+    assert (speed.outcome, speed.measured) == ("cannot tell", "level 10")
+    assert "still so at the run's last level, 10" in speed.reason
+    assert "ends at 10.8% of the weights, before 2.0%" in of(found, "L5")[1].reason
+
+
+def test_a_dense_network_without_an_early_stop_is_no_measure(tmp_path: Path) -> None:
+    def falling(record: Record) -> None:
+        if record.level == 0:
+            record.early_stop_step = record.steps
+
+    verdict = of(verdicts([write(tmp_path / "version_0", falling)]), "L1")[0]
+    assert (verdict.outcome, verdict.measured) == ("cannot tell", "")
+    assert "was lowest at its last evaluation" in verdict.reason
+
+
+def test_arms_that_the_run_does_not_have_are_not_judged(tmp_path: Path) -> None:
+    found = verdicts([write(tmp_path / "version_0", nothing, controls={})])
+    assert not of(found, "L8")
+    assert not of(found, "L10")
+    assert len(of(found, "L7")) == 1
+
+
+def test_a_claim_about_two_runs_needs_both_and_names_both(tmp_path: Path) -> None:
+    def worse(record: Record) -> None:
+        record.early_stop_test_acc -= 0.004
+        record.early_stop_step += 1000
+
+    iterative = write(tmp_path / "a" / "version_0", nothing)
+    oneshot = write(tmp_path / "b" / "version_0", worse, controls={}, config={"pruning.one_shot": True})
+    oneshot.name = "one-shot"
+    assert not of(verdicts([iterative]), "L9")
+    both = [verdict for verdict in of(verdicts([iterative, oneshot]), "L9") if len(verdict.runs) == 2]
+    assert [verdict.runs for verdict in both] == [("lenet", "one-shot")] * 2
+    assert [verdict.outcome for verdict in both] == ["holds", "holds"]
+    gap = mean(column(iterative.folder, "ticket", 14, "early_stop_test_acc")) - mean(
+        column(oneshot.folder, "ticket", 14, "early_stop_test_acc")
+    )
+    assert both[1].measured == f"{100 * gap:+.2f} points"
+
+
+def test_other_settings_and_an_empty_run_have_no_verdicts(tmp_path: Path) -> None:
+    assert not verdicts([write(tmp_path / "a" / "version_0", nothing, config={"pruning.rewind_step": 100})])
+    assert not verdicts([write(tmp_path / "b" / "version_0", nothing, levels=[], controls={})])
+
+
+@pytest.mark.parametrize(
+    ("each", "accept", "outcome"),
+    [
+        ([1.0, 1.1, 1.2], (0, 2), "holds"),
+        ([1.0, 1.1, 1.2], (0, None), "holds"),
+        ([1.0, 1.1, 1.2], (1.5, None), "does not hold"),
+        ([1.0, 1.1, 1.2], (None, 0.9), "does not hold"),
+        ([1.0, 1.1, 1.2], (1.09, 2), "cannot tell"),
+        ([1.0, 1.1, 1.2], (1.12, 2), "cannot tell"),
+        ([1.0, 1.0, 1.0], (1, 1), "holds"),
+    ],
+)
+def test_a_standard_error_decides(each: list[float], accept: tuple[Any, Any], outcome: str) -> None:
+    error = stdev(each) / len(each) ** 0.5
+    low, high = (float("-inf") if accept[0] is None else accept[0]), (float("inf") if accept[1] is None else accept[1])
+    inside = [low <= value <= high for value in (mean(each) - error, mean(each) + error)]
+    assert (outcome == "holds") == all(inside)
+    assert judge(Measured(mean(each), each, "times", mean(each), mean(each)), accept, [])[0] == outcome
+
+
+def test_numbers_are_shown_with_their_units() -> None:
+    assert shown(38.4, "sooner") == "38% sooner"
+    assert shown(-7.2, "sooner") == "7% later"
+    assert shown(0.3, "points") == "+0.30 points"
+    assert shown(98.0, "percent") == "98.00%"
+    assert shown(9537, "weights") == "9,537 weights"
+    assert span(-7, 60, "sooner") == "7% later to 60% sooner"
+    assert span(None, 0, "points") == "at most +0.00 points"
+    assert span(2, None, "times") == "at least 2.00 times"
+    assert span(0.7, 1, "rank") == "rank correlation 0.70 to 1.00"
+    assert span(0.7, 1, "rank", bare=True) == "0.70 to 1.00"
