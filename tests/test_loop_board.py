@@ -1,10 +1,12 @@
 """TensorBoard's summary: a line for each arm, its points in the order of the levels, however fast they come."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from loop_helpers import go
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 
 
 def points(folder: Path, tag: str) -> list[Any]:
@@ -27,3 +29,21 @@ def test_each_training_has_its_row_of_hyperparameters(tmp_path: Path) -> None:
         folder = tmp_path / "run" / "version_0" / "replicate_0" / "ticket" / f"level_{level:02d}"
         assert len(list(folder.glob("events.*.hparams"))) == 1
         assert points(folder, "level/final_test_acc") == [level]
+
+
+def test_the_layout_charts_the_tags_that_there_are(tmp_path: Path) -> None:
+    go(tmp_path, {"levels": 1, "test_curve": True}, steps=2)
+    run = tmp_path / "run" / "version_0"
+    line = run / "summary" / "replicate_0" / "ticket"
+    (event,) = EventAccumulator(str(line)).Reload().Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    tags = {
+        tag
+        for folder in (line, run / "replicate_0" / "ticket" / "level_01")
+        for tag in EventAccumulator(str(folder)).Reload().Tags()["scalars"]
+    }
+    charts = [chart for category in layout.category for chart in category.chart]
+    assert len(charts) == 8
+    for chart in charts:
+        (pattern,) = chart.multiline.tag
+        assert [tag for tag in tags if re.fullmatch(pattern, tag)], chart.title

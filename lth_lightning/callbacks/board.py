@@ -1,4 +1,5 @@
-"""What TensorBoard shows beside the curves: quantities against the level, and hyperparameters with their metrics."""
+"""What TensorBoard shows beside the curves: quantities against the level, hyperparameters with their metrics, and the
+layout of its CUSTOM SCALARS tab."""
 
 import shutil
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from lth_lightning.results.record import Record
-from lth_lightning.results.training import Training
+from lth_lightning.results.training import TICKET, Training
 
 METRICS = (
     "density",
@@ -21,6 +22,21 @@ METRICS = (
     "final_train_acc",
 )
 
+LAYOUT = {
+    "Curves (x: optimizer steps)": {
+        "validation loss": ["Multiline", ["^val_loss$"]],
+        "validation accuracy": ["Multiline", ["^val_acc$"]],
+        "test accuracy": ["Multiline", ["^test_acc$"]],
+        "training loss": ["Multiline", ["^train_loss$"]],
+    },
+    "Levels (x: level)": {
+        "early-stop step": ["Multiline", ["^level/early_stop_step$"]],
+        "test accuracy at early stop": ["Multiline", ["^level/early_stop_test_acc$"]],
+        "test accuracy at the end": ["Multiline", ["^level/final_test_acc$"]],
+        "density": ["Multiline", ["^level/density$"]],
+    },
+}
+"""Charts that overlay all selected runs, by their tags: the paper's Fig. 3 and 11 above, its Fig. 4 below."""
 
 _SUFFIX = ".hparams"
 
@@ -37,17 +53,24 @@ class SummaryBoard:
         self._writers: dict[Path, SummaryWriter] = {}
         if self._folder.exists():
             shutil.rmtree(self._folder)
+        # In the line that every run has, lest the layout be a line of its own without points.
+        self._writer(Training(0, TICKET, 0, 0, Path())).add_custom_scalars(LAYOUT)
         for record in records:
             self.add(record)
 
     def add(self, record: Record) -> None:
         """Add one training's point to its line."""
         training = Training(record.replicate, record.arm, record.trial, record.level, Path())
-        folder = self._folder / f"replicate_{record.replicate}" / training.label
+        writer = self._writer(training)
+        _add_point(writer, record)
+        writer.flush()
+
+    def _writer(self, training: Training) -> SummaryWriter:
+        """That of the training's line."""
+        folder = self._folder / f"replicate_{training.replicate}" / training.label
         if folder not in self._writers:
             self._writers[folder] = SummaryWriter(str(folder))
-        _add_point(self._writers[folder], record)
-        self._writers[folder].flush()
+        return self._writers[folder]
 
     def close(self) -> None:
         """Close the event files."""
