@@ -4,7 +4,7 @@ import os
 import sys
 
 from lth_lightning import __version__
-from lth_lightning.usage import usage
+from lth_lightning.usage import COMMANDS, READERS, usage
 
 
 def console() -> None:
@@ -17,6 +17,13 @@ def console() -> None:
         return
     if not sys.argv[1:]:
         print(usage(), end="", file=sys.stderr)
+        sys.exit(2)
+    if sys.argv[1] in READERS:
+        from lth_lightning.report import command
+
+        sys.exit(command.main(sys.argv[1:]))
+    if not sys.argv[1].startswith("-") and sys.argv[1] not in COMMANDS:
+        print(f"lth: There is no command '{sys.argv[1]}': give one of {', '.join(COMMANDS)}.", file=sys.stderr)
         sys.exit(2)
     from lth_lightning.callbacks.ranks import leave  # imported late: they bring torch
     from lth_lightning.cli import main

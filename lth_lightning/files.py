@@ -5,8 +5,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lth_lightning.errors import UserError
 
 
@@ -32,6 +30,8 @@ def write_text(path: Path, content: str) -> None:
 
 def write_pt(path: Path, content: Any) -> None:
     """`write_bytes` of what `torch.save` makes of plain tensors, numbers, strings, lists and dicts."""
+    import torch  # late, here and below: `lth ls` needs files of text alone
+
     # Through memory: on a full disk torch.save itself raises a RuntimeError and leaves half a file.
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -40,6 +40,8 @@ def write_pt(path: Path, content: Any) -> None:
 
 def read_pt(path: Path) -> Any:
     """Load a `.pt` file to the CPU; raises UserError where it is missing or damaged."""
+    import torch
+
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

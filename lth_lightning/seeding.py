@@ -7,9 +7,6 @@ A training's initial weights, data order, augmentation and dropout are drawn fro
 import hashlib
 import random
 
-import numpy as np
-import torch
-
 
 def derive_seed(*parts: int | str) -> int:
     """A seed in [0, 2**63) from the parts: equal parts give equal seeds, on every machine and version."""
@@ -19,6 +16,9 @@ def derive_seed(*parts: int | str) -> int:
 
 def seed_all(seed: int) -> None:
     """Seed Python's, NumPy's and torch's global generators (torch's on every device)."""
+    import numpy as np  # late: what reads run folders needs names of trainings alone, and no torch
+    import torch
+
     random.seed(seed)
     np.random.seed(seed % 2**32)
     if torch.accelerator.is_available():

@@ -163,7 +163,8 @@ def load(path: Path) -> Any:
         with path.open() as file:
             return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
     if path.suffix == ".json":
-        return {key: value for key, value in json.loads(path.read_text()).items() if key != "seconds"}
+        # A run that went on has a session more in its run.json.
+        return {key: value for key, value in json.loads(path.read_text()).items() if key not in ("seconds", "sessions")}
     return None
 
 

@@ -182,7 +182,7 @@ def test_a_finished_run_that_goes_on_trains_nothing(tmp_path: Path) -> None:
 
 
 def promised(run: Path, controls: bool) -> set[str]:
-    names = {"config.yaml", "results.csv", "replicate_0/rewind.pt"}
+    names = {"config.yaml", "run.json", "results.csv", "replicate_0/rewind.pt"}
     for number in range(3):
         training = {"mask.pt", "metrics.csv", "result.json", "hparams.yaml"}
         names |= {f"replicate_0/ticket/level_{number:02d}/{name}" for name in (*training, "trained.pt")}

@@ -286,7 +286,7 @@ def test_pruned_weights_are_exactly_zero_in_what_is_kept(pair: Pair) -> None:
 
 def test_every_promised_file_is_there_and_no_other(pair: Pair) -> None:
     training = {"mask.pt", "metrics.csv", "result.json", "trained.pt", "hparams.yaml", "events"}
-    expected = {"config.yaml", "results.csv"}
+    expected = {"config.yaml", "run.json", "results.csv"}
     for replicate in range(2):
         folders = [f"ticket/level_{number:02d}" for number in range(3)]
         folders += [f"random_reinit_{trial}/level_{number:02d}" for trial in range(2) for number in (1, 2)]

@@ -1,6 +1,5 @@
 """A ticket: a mask and the weights at its rewind point, in one file that can travel."""
 
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from lth_lightning import __version__
 from lth_lightning.errors import UserError
 from lth_lightning.files import read_pt, write_pt
 from lth_lightning.pruning.layers import weight_layers
 from lth_lightning.pruning.mask import Mask
 from lth_lightning.pruning.rewind import Weights, check_fits, rewind
+from lth_lightning.versions import versions
 
 FORMAT = 1
 """Of every `.pt` file of a run; counted up when a reader of an older one would misread it."""
@@ -48,14 +47,7 @@ class Ticket:
     experiment: str = ""
     config: str = ""
     """The resolved config of the run that found it, as YAML text."""
-    versions: dict[str, str] = field(
-        # `str`: torch's version is a class of its own, which `torch.load(weights_only=True)` refuses.
-        default_factory=lambda: {
-            "lth_lightning": __version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        }
-    )
+    versions: dict[str, str] = field(default_factory=versions)
 
     def apply(self, model: nn.Module, source: str = "The ticket") -> None:
         """Put the ticket's weights and zeros into `model`; raises UserError where names or shapes do not fit."""

@@ -296,11 +296,22 @@ def span(low: float | None, high: float | None, unit: str, bare: bool = False) -
     """A range of such numbers, its unit named once, or not at all if `bare`; None is no limit on that side."""
     if low is None or high is None:
         assert low is not None or high is not None
+        if (low, high, unit) in _SIGNS:
+            return _SIGNS[low, high, unit]
         return f"at most {shown(high, unit)}" if high is not None else f"at least {shown(low or 0, unit)}"
     if unit == "sooner" and low < 0:
         return f"{shown(low, unit)} to {shown(high, unit)}"
     before, after = ("", "") if bare and unit != "sooner" else _around(unit)
     return f"{before}{_number(low, unit)} to {_number(high, unit)}{after}"
+
+
+_SIGNS: dict[tuple[float | None, float | None, str], str] = {
+    (0, None, "sooner"): "sooner",
+    (0, None, "points"): "not less",
+    (None, 0, "points"): "not more",
+    (1, None, "times"): "not less",
+}
+"""Ranges that only say which of two is the greater."""
 
 
 def _around(unit: str) -> tuple[str, str]:

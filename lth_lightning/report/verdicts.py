@@ -56,13 +56,19 @@ def _verdict(claim: Claim, of: Run, to: Run | None) -> Verdict:
         outcome=outcome,
         reason=reason,
         measured=shown(measured.value, measured.unit) if measured else "",
-        spread=span(min(measured.each), max(measured.each), unit, bare=True)
-        if measured and len(measured.each) > 1
-        else "",
+        spread=_spread(measured) if measured else "",
         trials=len(measured.each) if measured else 0,
         paper="" if claim.paper is None else shown(claim.paper, unit),
         accepted=span(*claim.accept, unit),
     )
+
+
+def _spread(measured: Measured) -> str:
+    low, high = min(measured.each), max(measured.each)
+    if low == high:
+        return ""
+    # The level that is best in the mean need not lie between those that are best in each trial.
+    return ("each alone " if measured.unit == "level" else "") + span(low, high, measured.unit, bare=True)
 
 
 def judge(

@@ -5,8 +5,6 @@ import csv
 import io
 from pathlib import Path
 
-import numpy as np
-
 from lth_lightning.files import write_text
 
 COLUMNS = ("step", "train_loss", "val_loss", "val_acc")
@@ -17,6 +15,8 @@ Row = dict[str, float | int | None]
 
 def shortest(value: float | None) -> float | None:
     """A float32 metric as the shortest decimal that reads back as that float32: 0.9802, not 0.9801999926567078."""
+    import numpy as np  # late: reading needs none
+
     return None if value is None else float(str(np.float32(value)))
 
 

@@ -75,6 +75,40 @@ def read_records(run: Path) -> list[Record]:
     return sorted(records, key=lambda record: record.order)
 
 
+def read_table(path: Path) -> tuple[list[Record], str | None]:
+    """The whole rows of a results.csv, and one line on what is wrong with the others, if any."""
+    records: list[Record] = []
+    wrong = None
+    with path.open(newline="") as file:
+        text = file.read()
+    lines = text.splitlines(keepends=True)
+    if not lines or tuple(lines[0].rstrip("\n").split(",")) != COLUMNS:
+        return [], f"{path} is damaged: its first line does not name the columns."
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            if not line.endswith("\n"):
+                raise ValueError
+            cells = dict(zip(COLUMNS, next(csv.reader([line])), strict=True))
+            records.append(Record(**{name: _parse(name, cell) for name, cell in cells.items()}))
+        except ValueError:
+            wrong = wrong or f"{path} is damaged from line {number} on."
+            break
+    return records, wrong
+
+
+_INTEGERS = ("replicate", "trial", "level", "weights", "weights_remaining", "steps", "early_stop_step")
+
+
+def _parse(name: str, cell: str) -> Any:
+    if name in ("arm", "status"):
+        if not cell:
+            raise ValueError
+        return cell
+    if not cell and name.startswith(("early_stop", "final", "seconds")):
+        return None
+    return int(cell) if name in _INTEGERS else float(cell)
+
+
 def write_table(run: Path, records: list[Record]) -> None:
     """Rebuild results.csv."""
     text = io.StringIO()

@@ -4,10 +4,10 @@ import contextlib
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
-
-from torch.distributed.rendezvous import rendezvous
+from typing import Any
 
 from lth_lightning.errors import UserError
 from lth_lightning.results.training import Training
@@ -19,6 +19,7 @@ TRAINED = "trained.pt"
 CHECKPOINT = "last.ckpt"
 REWIND = "rewind.pt"
 METRICS = "metrics.csv"
+SESSIONS = "run.json"
 TABLE = "results.csv"
 SWEEP = "sweep.yaml"
 """Beside the runs of a sweep: which they are."""
@@ -41,7 +42,7 @@ def claim(experiment: str, root: Path = Path("lightning_logs")) -> Path:
     if not under_torchrun and os.environ.get("SLURM_PROCID", "0") != "0" and "SLURM_JOB_NAME" in os.environ:
         raise UserError("Tasks of one job cannot agree on a folder: start the command once a node, or with torchrun.")
     rank = int(os.environ.get("RANK", "0")) if under_torchrun else 0
-    store = next(iter(rendezvous("env://")))[0] if under_torchrun else None
+    store = _store() if under_torchrun else None
     if rank == 0:
         folder = _next_version(Path(root), experiment)
         share(folder)
@@ -50,6 +51,13 @@ def claim(experiment: str, root: Path = Path("lightning_logs")) -> Path:
         return folder
     assert store is not None
     return Path(store.get(_SHARED).decode())
+
+
+def _store() -> Any:
+    """What all processes under torchrun can read and write."""
+    from torch.distributed.rendezvous import rendezvous  # late: reading a run's folder needs no torch
+
+    return next(iter(rendezvous("env://")))[0]
 
 
 def share(folder: Path) -> None:
@@ -118,18 +126,40 @@ def owned(run: Path) -> Iterator[None]:
     """
     descriptor = os.open(run, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"Another process is at work on {run}: wait for it, or stop it first.") from None
-        except OSError:
-            pass  # a file system without locks
+        for patience in (0.05, 0.05, 0.0):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not patience:
+                    raise UserError(f"Another process is at work on {run}: wait for it, or stop it first.") from None
+                time.sleep(patience)  # it may be `is_owned`, which is gone in a moment
+            except OSError:
+                break  # a file system without locks
         yield
     finally:
         # Closing is not enough: processes that forked workers started have inherited it, and may live a while yet.
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
+
+
+def is_owned(run: Path) -> bool:
+    """Whether a process owns the run now; False also where the file system cannot tell."""
+    try:
+        descriptor = os.open(run, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        # Shared, so that two who ask at once do not take each other for an owner.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def tidy(run: Path) -> None:

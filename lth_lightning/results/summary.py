@@ -107,7 +107,7 @@ def verdict(records: Sequence[Record], trains_on: bool = False) -> str:
     if not winners:
         sentence = "No winning ticket: no level matches the dense network's test accuracy at early stop as early"
     else:
-        named = _ranges([point.level for point in winners])
+        named = ranges([point.level for point in winners])
         smallest = min(point.density for point in winners)
         sentence = (
             f"Winning tickets at level{'s' if len(winners) > 1 else ''} {named}, down to {smallest:.1%} of the "
@@ -144,7 +144,7 @@ def _mean(spread: Spread | None) -> float:
     return spread.mean
 
 
-def _ranges(levels: Sequence[int]) -> str:
+def ranges(levels: Sequence[int]) -> str:
     """[1, 2, 3, 6] as `1-3, 6`."""
     parts: list[list[int]] = []
     for level in levels:

@@ -1,0 +1,71 @@
+"""The curves of a run's trainings, from their metrics.csv."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from lth_lightning.report.folders import trainings
+from lth_lightning.report.runs import Run
+from lth_lightning.results.record import OK
+from lth_lightning.results.run_folder import METRICS, RESULT
+from lth_lightning.results.training import TICKET
+
+
+def add_curves(run: Run, tick: Callable[[], None] = lambda: None) -> None:
+    """Read the curves of all finished trainings into `run.curves`, and note the unfinished ones.
+
+    What is damaged is left out and named in `run.problems`. `tick` is called after each training.
+    """
+    known = {(r.replicate, r.arm if r.arm == TICKET else f"{r.arm}_{r.trial}", r.level): r for r in run.records}
+    curves = []
+    for folder in trainings(run.folder):
+        tick()
+        key = int(folder.parents[1].name.split("_")[1]), folder.parent.name, int(folder.name.split("_")[1])
+        record = known.get(key)
+        is_finished = (folder / RESULT).is_file()
+        try:
+            curve = _read_curve(folder / METRICS, is_finished)
+        except ValueError as error:
+            run.problems.append(f"{folder / METRICS} is damaged ({error}): the curve is left out.")
+            continue
+        if record is None:
+            if not is_finished:
+                name = f"replicate {key[0]} {key[1]} level {key[2]}"
+                run.unfinished[name] = int(curve.step.iloc[-1]) if len(curve) else 0
+            continue
+        if record.status == OK and _is_short(curve, record.steps):
+            run.problems.append(f"{folder / METRICS} ends before step {record.steps}: the curve is left out.")
+            continue
+        curve["replicate"], curve["arm"], curve["trial"], curve["level"] = record.order
+        curves.append(curve)
+    if curves:
+        run.curves = pd.concat(curves, ignore_index=True)
+        run.curves["arm"] = run.curves.arm.astype("category")
+
+
+def _read_curve(path: Path, is_finished: bool) -> pd.DataFrame:
+    """The rows of a metrics.csv; raises ValueError, whose text says what is wrong with it."""
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if is_finished and whole != text:
+        raise ValueError("its last line is not whole")
+    if not whole:
+        return pd.DataFrame(columns=["step"])
+    curve = pd.read_csv(io.StringIO(whole))
+    if list(curve.columns[:1]) != ["step"]:
+        raise ValueError("its first line does not name the columns")
+    if not all(pd.api.types.is_numeric_dtype(kind) for kind in curve.dtypes) or curve.step.isna().any():
+        raise ValueError("a cell is no number")
+    if not (curve.step.diff()[1:] > 0).all():
+        raise ValueError("its steps do not rise")
+    return curve
+
+
+def _is_short(curve: pd.DataFrame, steps: int) -> bool:
+    """Whether an evaluation or more is missing at the end, by the distance of the first ones."""
+    if curve.empty:
+        return True
+    distance = curve.step.iloc[1] - curve.step.iloc[0] if len(curve) > 1 else max(1, steps)
+    return bool(steps - curve.step.iloc[-1] >= distance)

@@ -1,0 +1,255 @@
+"""`lth ls`: the runs in a folder, the one written last at the end."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lth_lightning.errors import UserError
+from lth_lightning.report.folders import find
+from lth_lightning.report.runs import Run, read
+from lth_lightning.report.terminal import broken, complain, patiently
+from lth_lightning.results.run_folder import CONFIG, RESULT, SESSIONS, TABLE, is_owned
+from lth_lightning.results.summary import Point, summarize, winning_levels
+from lth_lightning.results.training import TICKET, Training
+
+ROOM = 24
+"""Characters that a run's path gets at least, where it is longer."""
+
+LEGEND = (
+    "level: the highest that all replicates have finished. best ticket: the sparsest winning one; its level, "
+    "the weights left, and its test accuracy at early stop over the dense network's, in points."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is told of a run.
+
+    Attributes:
+        state: finished, running, stopped, empty (nothing is finished), or ended (nothing is open that was begun; an
+            older version did not write down what was planned).
+        done, planned: trainings; `planned` counts those that a divergence has made impossible out.
+        level: the highest that the tickets of all replicates with results have finished.
+        best: the sparsest winning ticket; None where there is none.
+        dense: what it is compared with; None where tickets cannot be judged.
+        written: when, in seconds since the epoch.
+        damaged: names of files.
+    """
+
+    name: str
+    state: str
+    done: int
+    diverged: int
+    planned: int | None
+    replicates: int
+    planned_replicates: int | None
+    level: int | None
+    planned_level: int | None
+    best: Point | None
+    dense: Point | None
+    controls: tuple[str, ...]
+    written: float
+    damaged: tuple[str, ...] = ()
+
+
+def show(folder: Path, console: Console) -> int:
+    """List the runs below `folder`: a table on a terminal, a line each elsewhere. Returns 2 where one is damaged.
+
+    Raises UserError where there is no run.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}: name the one that your runs are in, `lth ls FOLDER`.")
+    try:
+        found = find([folder])
+    except UserError:
+        raise UserError(f"{folder} holds no run: name the folder that yours are in, `lth ls FOLDER`.") from None
+    rows, problems = [], []
+    for path in patiently(found, "runs"):
+        run = read(path, _name(path, folder))
+        rows.append(_row(run))
+        problems += run.problems
+    rows.sort(key=lambda row: (row.written, row.name))
+    if not console.is_terminal:
+        _print_plain(rows, console)
+    else:
+        console.print(_table(rows, console.width))
+        if any(row.best for row in rows):
+            console.print(LEGEND, style="dim")
+    return complain(problems)
+
+
+def _name(path: Path, folder: Path) -> str:
+    if path == folder:
+        return "/".join(path.resolve().parts[-2:])
+    return path.relative_to(folder).as_posix()
+
+
+def _row(run: Run) -> Row:
+    made = {(record.replicate, _label(run, record.order), record.level) for record in run.records}
+    left = _left(run, made) if run.plan else None
+    replicates = {record.replicate for record in run.records}
+    tickets = [[r.level for r in run.records if r.arm == TICKET and r.replicate == number] for number in replicates]
+    levels = run.plan.get("arms", {}).get(TICKET)
+    retrain = str(run.setting("pruning.retrain", "Rewind"))
+    points = summarize(run.records)
+    winners = winning_levels(points) if retrain == "Rewind" else None
+    return Row(
+        name=run.name,
+        state=_state(run, left),
+        done=len(made),
+        diverged=len(run.diverged),
+        planned=None if left is None else len(made) + left,
+        replicates=len(replicates),
+        planned_replicates=run.plan.get("replicates"),
+        level=min(map(max, tickets)) if tickets and all(tickets) else None,
+        planned_level=max(levels) if levels else None,
+        best=min(winners, key=lambda point: point.density) if winners else None,
+        dense=None if winners is None else next(p for p in points if p.arm == TICKET and p.density == 1),
+        controls=tuple(arm for arm in run.arms if arm != TICKET),
+        written=_written(run.folder),
+        damaged=tuple(
+            name
+            for name in (CONFIG, TABLE, SESSIONS)
+            if any(problem.startswith(str(run.folder / name)) for problem in run.problems)
+        ),
+    )
+
+
+def _label(run: Run, order: tuple[int, str, int, int]) -> str:
+    return Training(*order, run.folder).label
+
+
+def _left(run: Run, made: set[tuple[int, str, int]]) -> int:
+    """How many of the planned trainings are still to be made; above a level that diverged, none is."""
+    ends: dict[tuple[int, str], int] = {}
+    for record in run.diverged:
+        ends[record.replicate, _label(run, record.order)] = record.level
+    return sum(
+        (replicate, label, level) not in made
+        and not any(level > ends.get((replicate, line), level) for line in (label, TICKET))
+        for replicate in range(run.plan["replicates"])
+        for label, levels in run.plan["arms"].items()
+        for level in levels
+    )
+
+
+def _state(run: Run, left: int | None) -> str:
+    if left == 0 and run.records:
+        return "finished"
+    if is_owned(run.folder):
+        return "running"
+    if not run.records:
+        return "empty"
+    if left is None:
+        begun = (path for path in run.folder.glob("replicate_*/*/level_*") if not (path / RESULT).exists())
+        return "stopped" if any(begun) else "ended"
+    return "stopped"
+
+
+def _written(folder: Path) -> float:
+    paths = [folder / name for name in (CONFIG, TABLE, SESSIONS)]
+    return max(path.stat().st_mtime for path in paths if path.exists())
+
+
+NARROW = ("run", "state", "done", "reps", "level", "best ticket", "age")
+WIDE = ("run", "state", "trainings", "replicates", "level", "best ticket", "controls", "last written")
+
+
+def _table(rows: Sequence[Row], width: int) -> Table:
+    """As much as fits into so many characters."""
+    names: Sequence[str] = WIDE
+    cells: Sequence[Sequence[str]] = [_wide(row, longest=30) for row in rows]
+    room = _room(names, cells, width, 2)
+    gap = 2
+    if room < min(max(len(row.name) for row in rows), 2 * ROOM):
+        names, cells, gap = NARROW, [_narrow(row) for row in rows], 1
+        room = max(ROOM, _room(names, cells, width, gap))
+    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False)
+    for name in names:
+        is_number = name not in ("run", "state", "best ticket", "controls", "last written")
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
+    for name, state, *others in cells:
+        table.add_row(
+            Text("\n".join(broken(name, room, "/,"))), state, *others, style="bold" if state == "running" else None
+        )
+    return table
+
+
+def _room(names: Sequence[str], cells: Sequence[Sequence[str]], width: int, gap: int) -> int:
+    """What is left for the first column."""
+    columns = list(zip(names, *cells, strict=True))[1:]
+    return width - sum(gap + max(map(len, column)) for column in columns)
+
+
+def _print_plain(rows: Sequence[Row], console: Console) -> None:
+    lines = [WIDE, *(_wide(row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        console.out(text.rstrip(), highlight=False)
+
+
+def _narrow(row: Row) -> tuple[str, ...]:
+    best = _best(row, "{level} ({density:.1%}) {gain:+.2f}")
+    return row.name, row.state, *_counts(row), best, _age(row)
+
+
+def _wide(row: Row, longest: int = 10_000) -> tuple[str, ...]:
+    done, replicates, level = _counts(row)
+    return (
+        row.name,
+        row.state,
+        f"{done} ({row.diverged} diverged)" if row.diverged else done,
+        replicates,
+        level,
+        _best(row, "level {level}, {density:.1%}, {gain:+.2f} points"),
+        _controls(row.controls, longest),
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(row.written)),
+    )
+
+
+def _controls(controls: Sequence[str], longest: int) -> str:
+    """Their names, or how many they are."""
+    listed = ", ".join(controls) or "-"
+    return listed if len(listed) <= longest or len(controls) == 1 else f"{len(controls)} controls"
+
+
+def _counts(row: Row) -> tuple[str, str, str]:
+    """Trainings, replicates and levels: done of planned."""
+    level = "-" if row.level is None else str(row.level)
+    return (
+        _of(str(row.done), row.planned),
+        _of(str(row.replicates), row.planned_replicates),
+        _of(level, row.planned_level),
+    )
+
+
+def _of(done: str, planned: int | None) -> str:
+    return done if planned is None else f"{done}/{planned}"
+
+
+def _best(row: Row, form: str) -> str:
+    if row.damaged:
+        return f"damaged: {row.damaged[0]}"
+    if row.dense is None:
+        return "-"
+    if row.best is None:
+        return "none"
+    spreads = row.best.early_stop_test_acc, row.dense.early_stop_test_acc
+    best, dense = (spread.mean for spread in spreads if spread)
+    return form.format(level=row.best.level, density=row.best.density, gain=100 * (best - dense))
+
+
+def _age(row: Row) -> str:
+    if row.state == "running":
+        return "now"
+    seconds = time.time() - row.written
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return "now"

@@ -1,0 +1,56 @@
+"""`lth report` in the terminal: what it wrote, and its verdicts."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lth_lightning.report.figure import Choice
+from lth_lightning.report.gaps import of_all
+from lth_lightning.report.terminal import complain
+from lth_lightning.report.verdict import Verdict
+from lth_lightning.report.write import write
+
+STYLES = {"holds": "green", "does not hold": "red"}
+
+
+def show(paths: Sequence[Path], out: Path | None, choice: Choice, console: Console) -> int:
+    """Write the report, say where it is and what it says, and return the exit code: 2 where something was damaged."""
+    report = write(paths, out, choice, console)
+    _say_verdicts(report.verdicts, console)
+    number = len(report.pictures)
+    damaged = set(report.problems)
+    notes = [note for note in of_all(report.runs) if not any(note.endswith(problem) for problem in damaged)]
+    if notes:
+        console.print(notes[0] if len(notes) == 1 else f"{notes[0]} And {len(notes) - 1} more notes on the page.")
+    console.print(f"report: {report.page}  ({number} figure{'' if number == 1 else 's'} beside it)", soft_wrap=True)
+    return complain(report.problems)
+
+
+def _say_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
+    """What holds and what does not in a table; of what cannot be told only why."""
+    if not verdicts:
+        console.print(
+            "No claim of the paper speaks of these runs: of other networks, data or settings it says nothing."
+        )
+        return
+    decided = [verdict for verdict in verdicts if verdict.outcome != "cannot tell"]
+    if decided:
+        console.print(_table(decided))
+    if len(decided) < len(verdicts):
+        reasons = Counter(verdict.reason.split(":")[0].split(";")[0] for verdict in verdicts if verdict.reason)
+        most = "; ".join(f"{reason} ({number})" for reason, number in reasons.most_common(3))
+        console.print(f"{len(verdicts) - len(decided)} claims cannot be told from these runs, most for: {most}")
+
+
+def _table(verdicts: Sequence[Verdict]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("claim", "verdict", "measured (least to most)", "the paper"):
+        table.add_column(name)
+    for verdict in verdicts:
+        claim = f"[bold]{verdict.claim}[/bold] {verdict.text}"
+        outcome = f"[{STYLES[verdict.outcome]}]{verdict.outcome}[/]"
+        table.add_row(claim, outcome, f"{verdict.measured} ({verdict.spread})", verdict.paper or verdict.accepted)
+    return table

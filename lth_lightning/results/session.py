@@ -1,0 +1,93 @@
+"""run.json: which trainings a run consists of, and the sessions that made them: when, with what, on what machine."""
+
+import json
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lth_lightning.errors import UserError
+from lth_lightning.files import write_text
+from lth_lightning.results.run_folder import SESSIONS
+from lth_lightning.results.training import Training
+from lth_lightning.versions import versions
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 1
+"""Counted up when a reader of an older one would misread it."""
+
+
+def describe(device: "torch.device", threads: int, workers: int) -> dict[str, Any]:
+    """A session that begins now in this process: `threads` on a CPU for each training, `workers` side by side."""
+    import torch  # late: reading needs none
+
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {**versions(), "pytorch_lightning": metadata.version("pytorch-lightning")},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "platform": platform.platform(),
+        "threads": threads,
+        "workers": workers,
+    }
+
+
+def write(run: Path, trainings: Sequence[Training], session: dict[str, Any] | None) -> None:
+    """Put down the run's plan, finished trainings too, and `session` behind those before it; None adds none.
+
+    A damaged file is replaced.
+    """
+    try:
+        sessions = read(run).get("sessions", [])
+    except UserError:
+        sessions = []
+    arms: dict[str, list[int]] = {}
+    for training in trainings:
+        if training.replicate == 0:  # the others are planned alike
+            arms.setdefault(training.label, []).append(training.level)
+    content = {
+        "format": FORMAT,
+        "replicates": len({training.replicate for training in trainings}),
+        "arms": {label: sorted(levels) for label, levels in arms.items()},
+        "sessions": sessions + ([session] if session else []),
+    }
+    write_text(run / SESSIONS, json.dumps(content) + "\n")
+
+
+def read(run: Path) -> dict[str, Any]:
+    """`replicates`, `arms` {`Training.label`: levels} and `sessions` of a run; empty where an older version made it.
+
+    Raises UserError where the file is damaged, or of a newer version.
+    """
+    path = run / SESSIONS
+    try:
+        content: Any = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
+    except ValueError:
+        content = None
+    if isinstance(content, dict) and isinstance(content.get("format"), int) and content["format"] > FORMAT:
+        raise UserError(
+            f"{path} has format {content['format']}, this version reads format {FORMAT}: update lth_lightning."
+        )
+    if not _is_whole(content):
+        raise UserError(f"{path} is damaged: what the run planned is not known. `lth fit --resume` writes it anew.")
+    found: dict[str, Any] = {key: content[key] for key in ("replicates", "arms", "sessions")}
+    return found
+
+
+def _is_whole(content: Any) -> bool:
+    if not isinstance(content, dict) or not isinstance(content.get("replicates"), int):
+        return False
+    arms, sessions = content.get("arms"), content.get("sessions")
+    return (
+        isinstance(arms, dict)
+        and all(isinstance(of, list) and of and all(isinstance(level, int) for level in of) for of in arms.values())
+        and isinstance(sessions, list)
+        and all(isinstance(session, dict) for session in sessions)
+    )

@@ -1,0 +1,376 @@
+"""The report's page as a text: whole, alone, and safe whatever the runs are called."""
+
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from page_helpers import HOSTILE, facts, page, picture, summary, svg, svgs, verdict
+
+from lth_lightning.report import page as page_module
+from lth_lightning.report.lines import COLOURS, shade
+from lth_lightning.report.page import Page, render
+from lth_lightning.report.page_svg import DARK, LIGHT, contrast, dark_colours, inline
+from lth_lightning.report.page_table import table
+
+VOID = {"meta", "link", "input", "br", "img", "hr", "wbr"}
+
+
+class Parsed(HTMLParser):
+    """Elements with their attributes, what is open at the end, and the text outside of scripts and styles."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.text += "" if tag == "wbr" else " "
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag):
+        self.text += " "
+        assert self.open, f"</{tag}> without its start"
+        assert self.open[-1] == tag, f"</{tag}> within <{self.open[-1]}>"
+        self.open.pop()
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
+
+def parsed(content: Page, fonttype: str = "none") -> Parsed:
+    return Parsed(render(content, svgs(content, fonttype)))
+
+
+@pytest.fixture(scope="module")
+def usual() -> Parsed:
+    return parsed(page())
+
+
+def test_every_element_is_closed_where_it_should_be(usual):
+    assert usual.open == []
+
+
+@pytest.mark.parametrize("fonttype", ["none", "path"])
+def test_nothing_is_loaded_from_anywhere_else(fonttype):
+    content = page()
+    html = render(content, svgs(content, fonttype))
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "@import" not in html
+    assert "//" not in re.sub(r"data:image/png;base64,[^\"]*|// [A-Z]", "", html)
+    found = Parsed(html)
+    links = [
+        a[name] for _, a in found.elements for name in ("src", "href", "xlink:href", "srcset", "action") if name in a
+    ]
+    assert links
+    assert all(link.startswith(("#", "data:")) for link in links)
+    assert all(url.strip("'\"").startswith("#") for url in re.findall(r"url\(([^)]*)\)", html))
+
+
+@pytest.mark.parametrize("fonttype", ["none", "path"])
+def test_ids_are_unique_and_every_reference_has_its_target(fonttype):
+    # The same image twice: matplotlib gives both the same ids.
+    content = page(pictures=[picture("one"), picture("two"), picture("three", "other")])
+    found = parsed(content, fonttype)
+    ids = Counter(a["id"] for _, a in found.elements if "id" in a)
+    assert max(ids.values()) == 1
+    assert not [name for name in ids if " " in name]
+    targets = [a[name] for _, a in found.elements for name in ("aria-labelledby", "for") if name in a]
+    targets += [a["href"][1:] for _, a in found.elements if a.get("href", "").startswith("#")]
+    for _, attributes in found.elements:
+        targets += [url for value in attributes.values() for url in re.findall(r"url\(#([^)]*)\)", value)]
+    assert any(target.startswith("figure-3-") for target in targets)
+    assert set(targets) <= set(ids)
+
+
+@pytest.mark.parametrize("fonttype", ["none", "path"])
+def test_hostile_names_stay_text_wherever_they_stand(fonttype):
+    evil = page(
+        title=HOSTILE,
+        runs=[facts(HOSTILE), facts("other " + HOSTILE)],
+        notes=[HOSTILE],
+        verdicts=[verdict(HOSTILE, runs=(HOSTILE,), text=HOSTILE, reason=HOSTILE, measured=HOSTILE, source=HOSTILE)],
+        pictures=[picture("a", HOSTILE)],
+        summary=summary((HOSTILE, "b")).assign(arm=HOSTILE),
+        made=HOSTILE,
+    )
+    usual, found = parsed(page(pictures=[picture("a")]), fonttype), parsed(evil, fonttype)
+    assert len(found.all("script")) == len(usual.all("script")) == 1
+    assert len(found.all("style")) == len(usual.all("style")) == 1
+    assert found.open == []
+    squeezed = " ".join(HOSTILE.split())
+    # title, h1, made, note, run (heading and more), claim, its text, reason, source, runs and number, caption, arms
+    assert found.words.count(squeezed) > 20
+    assert found.all("svg")[0]["aria-label"] == f"Seen in {HOSTILE}"
+
+
+def test_every_figure_says_what_is_to_be_seen_in_it(usual):
+    images = usual.all("svg")
+    assert [image["aria-label"] for image in images] == ["Seen in early stop", "Seen in accuracy"]
+    assert all(image["role"] == "img" for image in images)
+    assert len(usual.all("figure")) == len(usual.all("figcaption")) == 2
+    assert "Caption of early stop" in usual.text
+    assert "like LTH Fig. 1" in usual.words
+
+
+def test_verdicts_say_word_symbol_number_and_reason_and_are_counted():
+    words = parsed(page()).words
+    for part in (
+        "\N{CHECK MARK} 1 holds",
+        "\N{BALLOT X} 1 does not hold",
+        "? 1 cannot be told",
+        "\N{CHECK MARK} holds Early stop comes sooner.",
+        "Measured 38% sooner (31% to 44%; 3 trials) Paper 38% sooner Accepted 25% to 50% sooner",
+        "? cannot tell Early stop comes sooner. Only one trial.",
+    ):
+        assert part in words
+
+
+def test_parts_of_a_claim_stand_together_under_one_heading():
+    found = parsed(page(verdicts=[verdict("L1"), verdict("L2"), verdict("L1", "does not hold")]))
+    assert [a["id"] for a in found.all("h3") if a["id"].startswith("claim")] == ["claim-1", "claim-2"]
+    assert re.search(r"L1 LTH.* holds .* does not hold .*L2 LTH", found.words)
+
+
+def test_sources_of_parts_that_differ_are_said_of_each_part():
+    words = parsed(page(verdicts=[verdict(source="Fig. 4a"), verdict(source="Fig. 4b")])).words
+    assert words.count("Fig. 4a") == words.count("Fig. 4b") == 1
+
+
+def test_of_a_claim_of_which_nothing_was_measured_no_number_is_shown():
+    found = parsed(page(verdicts=[verdict(outcome="cannot tell", measured="", spread="", trials=0)]))
+    assert "Measured" not in found.text
+    assert "trial" not in found.words.split("Verdicts")[-1].split("Figures")[0].replace("one trial", "")
+
+
+def test_which_runs_a_verdict_is_of_is_said_where_there_are_several():
+    assert "Measured in" not in parsed(page()).words
+    assert "Measured in lenet" in parsed(page(runs=[facts(), facts("other")])).words
+
+
+def test_a_page_without_verdicts_pictures_rows_configs_or_notes_says_so():
+    bare = facts().__class__("mine", "no training finished", [("Folder", "x")], "", "")
+    found = parsed(page(runs=[bare], notes=[], verdicts=[], pictures=[], summary=pd.DataFrame()))
+    for sentence in (
+        "None of the paper's claims that this report knows bears on this run.",
+        "There is nothing to draw yet.",
+        "No training has finished yet.",
+        "Its folder does not say how it was started.",
+    ):
+        assert sentence in found.words
+    assert not found.all("details")
+    assert "Notes" not in found.words
+
+
+def test_what_is_true_of_all_runs_is_said_once():
+    words = parsed(page(runs=[facts("a"), facts("b")])).words
+    assert words.count("LeNet300") == 1
+    assert "In common Network LeNet300 Seed 0" in words
+    assert "Folder lightning_logs/a" in words
+    assert "Folder lightning_logs/b" in words
+    assert "In common" not in parsed(page()).words
+
+
+def test_many_runs_are_folded_and_all_there():
+    found = parsed(page(runs=[facts(f"run_{i}") for i in range(9)]))
+    assert len(found.all("summary")) == 18  # each, and its config
+    for i in range(9):
+        assert f"run_{i} 3 of 4 trainings finished Folder lightning_logs/run_{i}" in found.words
+        assert f"# run_{i} lth fit --config lightning_logs/run_{i}/config.yaml" in found.words
+
+
+def test_headings_go_down_one_step_at_a_time(usual):
+    levels = [int(tag[1]) for tag, _ in usual.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def cells(frame: pd.DataFrame) -> dict[str, list[tuple[str, str, str, str]]]:
+    shown = table(frame)
+    return {
+        column.name: [(row[i].text, row[i].low, row[i].high, row[i].key) for row in shown.rows]
+        for i, column in enumerate(shown.columns)
+    }
+
+
+def test_the_table_shows_percent_and_means_with_their_range_and_sorts_by_the_mean():
+    frame = pd.DataFrame(
+        [
+            {
+                "run": "lenet",
+                "arm": "random_reinit",
+                "level": 7,
+                "density": 0.21072,
+                "weights": 56094,
+                "trials": 2,
+                "diverged": 1,
+                "early_stop_step": 6050.5,
+                "early_stop_step_min": 5600.0,
+                "early_stop_step_max": 6501.0,
+                "final_test_acc": 0.98123,
+                "final_test_acc_min": 0.9801,
+                "final_test_acc_max": 0.98236,
+                "final_test_loss": 0.06661,
+                "final_test_loss_min": 0.06661,
+                "final_test_loss_max": 0.06661,
+                "seconds": 84.24,
+                "seconds_min": 80.0,
+                "seconds_max": 90.0,
+            }
+        ]
+    )
+    assert cells(frame) == {
+        "arm": [("random reinit", "", "", "random reinit")],
+        "level": [("7", "", "", "7")],
+        "density": [("21.1%", "", "", "0.21072")],
+        "weights": [("56,094", "", "", "56094")],
+        "trials": [("2", "", "", "2")],
+        "diverged": [("1", "", "", "1")],
+        "early_stop_step": [("6,050", "5,600", "6,501", "6050.5")],
+        "final_test_loss": [("0.0666", "", "", "0.06661")],
+        "final_test_acc": [("98.12%", "98.01", "98.24%", "0.98123")],
+        "seconds": [("84.2", "80.0", "90.0", "84.24")],
+    }
+
+
+def test_columns_that_are_empty_throughout_are_left_out_and_other_empty_cells_stay_empty():
+    frame = summary()
+    frame["final_val_acc"] = float("nan")
+    frame["wins"] = None
+    shown = cells(frame)
+    assert "final_val_acc" not in shown
+    assert "wins" not in shown
+    assert shown["early_stop_step"].count(("", "", "", "")) == 1
+    assert shown["diverged"].count(("3", "", "", "3")) == 1
+
+
+def test_the_run_is_a_column_where_there_are_several():
+    assert "run" not in cells(summary())
+    assert [cell[0] for cell in cells(summary(("a", "b"), levels=1))["run"]] == ["a", "a", "b", "b"]
+
+
+def test_winning_tickets_have_a_star_and_a_word(usual):
+    assert usual.text.count("\N{BLACK STAR}") == 1
+    assert usual.words.count("winning ticket") == 2  # the cell, and the sentence on the star
+    assert "A star" in usual.text
+    assert "A star" not in parsed(page(summary=summary().drop(columns="wins"))).text
+
+
+def test_rows_have_a_cell_in_each_column(usual):
+    shown = table(summary())
+    heads = [a for a in usual.all("th") if "data-column" in a]
+    assert sorted(int(head["data-column"]) for head in heads) == list(range(len(shown.columns)))
+    keys = [a for tag, a in usual.elements if tag in ("td", "th") and "data-key" in a]
+    assert len(keys) == len(shown.columns) * len(shown.rows)
+
+
+def test_what_may_scroll_can_be_reached_with_the_keyboard_and_has_a_name(usual):
+    regions = [attributes for tag, attributes in usual.elements if attributes.get("class") == "scroll"]
+    assert len(regions) == 5  # two figures, a config, the table, a command
+    assert all(a["tabindex"] == "0" and a["role"] == "region" and a["aria-label"] for a in regions)
+
+
+def colours(block: str) -> dict[str, str]:
+    return dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", block))
+
+
+def test_text_is_readable_in_light_and_dark():
+    style = (Path(page_module.__file__).parent / "page.css").read_text()
+    light, dark = (colours(block) for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2])
+    assert light.keys() == dark.keys()
+    assert (light["ink"], light["paper"]) == LIGHT
+    assert (dark["ink"], dark["paper"]) == DARK
+    for mode in (light, dark):
+        for name in ("ink", "muted", "link", "holds", "fails", "unsure"):
+            for ground in ("paper", "shade"):
+                assert contrast(mode[name], mode[ground]) >= 4.5, (name, ground)
+
+
+def test_contrast_is_as_wcag_defines_it():
+    # The extremes, and the lightest grey that passes on white (WebAIM's).
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+    assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.005)
+    assert contrast("#0000ff", "#ffffff") == pytest.approx(8.59, abs=0.005)
+
+
+def test_series_keep_their_colours_but_where_the_dark_page_would_swallow_them():
+    for colour in [*COLOURS, *(shade(i, 20) for i in range(20))]:
+        image = f'<svg xmlns="http://www.w3.org/2000/svg" width="9pt"><path style="stroke: {colour}"/></svg>'
+        style = inline(image, "", "").split("<path", 1)[1]
+        rule = dark_colours([image])
+        if contrast(colour, DARK[1]) >= 3:
+            assert f"stroke: {colour}" in style
+            assert rule == ""
+        else:
+            name = f"--c{colour[1:]}"
+            assert f"var({name}, {colour})" in style
+            lighter = dict(re.findall(r"(--c\w+): (#\w{6})", rule))[name]
+            assert contrast(lighter, DARK[1]) >= 3
+
+
+@pytest.mark.parametrize("fonttype", ["none", "path"])
+def test_text_and_axes_of_figures_take_the_colour_of_the_page(fonttype):
+    drawn = picture(words="words to find")
+    before, after = svg(drawn, fonttype), inline(svg(drawn, fonttype), "p-", "alt")
+    assert "#262626" in before
+    assert "#262626" not in after
+    assert "currentColor" in after
+    assert "#0072b2" in after
+    assert ("words to find" in after) == (fonttype == "none")
+
+
+def test_an_image_keeps_its_coordinates_to_a_hundredth_of_a_point():
+    before, after = svg(picture()), inline(svg(picture()), "p-", "alt")
+    exact, short = (
+        [float(n) for d in re.findall(r' d="([^"]*)"', text) for n in re.findall(r"-?\d+\.?\d*", d)]
+        for text in (before, after)
+    )
+    assert len(short) > 100
+    assert short == pytest.approx(exact, abs=0.0101)
+    assert len(after) < len(before)
+
+
+def test_the_page_stays_below_5_mb_with_ten_figures_and_600_rows():
+    from matplotlib.figure import Figure
+
+    from lth_lightning.report.figure import Picture
+
+    figure = Figure(figsize=(9.6, 5))
+    for axes in figure.subplots(2, 3).flat:
+        for i in range(9):
+            axes.plot([(j * 7919 * (i + 1) % 1009) / 1009 for j in range(500)])
+    drawn = Picture("curves", "t", "c", "a", "p", figure)
+    pictures = [Picture(f"{drawn.name}_{i}", "t", "c", "a", "p", figure) for i in range(10)]
+    image = svg(drawn)
+    names = tuple(f"sweep/a_value={i}/version_0" for i in range(30))
+    content = page(
+        runs=[facts(name) for name in names],
+        pictures=pictures,
+        summary=summary(names, levels=10),
+        notes=["x" * 200] * 50,
+    )
+    html = render(content, {picture.name: image for picture in pictures})
+    assert html.count("<tr>") == 602
+    assert len(html.encode()) < 5_000_000
