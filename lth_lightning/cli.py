@@ -247,6 +247,7 @@ class LTHCLI(LightningCLI):
             display.note(verdict(records, loop.retrain.trains_on))
             curves = "" if options["logger"] is False else f"Curves: tensorboard --logdir {loop.folder}   "
             display.note(f"{curves}Table: {loop.folder}/results.csv")
+            display.note(f"Figures and verdicts on one page: lth report {loop.folder}")
 
     def _share_out(self, model: pl.LightningModule, data: Any, loop: PruningLoop, display: Display) -> int:
         """The number of workers. Settles the threads, too: config.yaml names them, since the results' bits depend."""

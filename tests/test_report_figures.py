@@ -9,6 +9,7 @@ from report_runs import write_run
 
 from lth_lightning.report.figure import Choice, Picture
 from lth_lightning.report.figures import ALL, by_weights, early_stop, final, fixed_steps, one_shot, sweep
+from lth_lightning.report.lines import COLOURS
 from lth_lightning.results.record import Record, write_table
 
 EARLY = [("early_stop_step", 1), ("early_stop_test_acc", 100), ("early_stop_train_acc", 100)]
@@ -28,7 +29,7 @@ def test_early_stop_shows_means_and_ranges_of_the_table(tmp_path):
     folder = some(tmp_path / "lenet/version_0")
     picture = drawn(early_stop.draw(lines_of(folder), Choice()))
     for axes, (column, scale) in zip(picture.figure.axes, EARLY, strict=True):
-        expected = [reckoned(folder, arm, column, scale=scale) for arm in ("ticket", "random_mask", "random_reinit")]
+        expected = [reckoned(folder, arm, column, scale=scale) for arm in ("ticket", "random_reinit", "random_mask")]
         for line, points in zip(bars(axes), expected, strict=True):
             assert line == [pytest.approx(point) for point in points]
 
@@ -37,7 +38,7 @@ def test_accuracy_at_the_end_shows_means_and_ranges_of_the_table(tmp_path):
     folder = some(tmp_path / "lenet/version_0")
     picture = drawn(final.draw(lines_of(folder), Choice()))
     for axes, column in zip(picture.figure.axes, ("final_test_acc", "final_train_acc"), strict=True):
-        for line, arm in zip(bars(axes), ("ticket", "random_mask", "random_reinit"), strict=True):
+        for line, arm in zip(bars(axes), ("ticket", "random_reinit", "random_mask"), strict=True):
             assert line == [pytest.approx(point) for point in reckoned(folder, arm, column, scale=100)]
 
 
@@ -54,7 +55,7 @@ def test_the_axis_of_weights_is_logarithmic_and_descends_through_levels_there_ar
 def test_the_legend_counts_trials(tmp_path):
     folder = some(tmp_path / "lenet/version_0", missing={(2, "ticket", 0, 15)})
     picture = drawn(early_stop.draw(lines_of(folder), Choice()))
-    assert legend(picture.figure) == ["ticket (n=2-3)", "random mask (n=6)", "random reinit (n=6)"]
+    assert legend(picture.figure) == ["ticket (n=2-3)", "random reinit (n=6)", "random mask (n=6)"]
     assert "Fewer trials than elsewhere on the line: ticket level 15." in picture.caption
 
 
@@ -77,9 +78,9 @@ def test_a_diverged_training_is_left_out_of_means_and_named(tmp_path):
     picture = drawn(early_stop.draw(lines_of(folder), Choice()))
     assert "2 diverged trainings are left out: ticket level 4, random reinit level 7." in picture.caption
     assert "Fewer trials" not in picture.caption
-    assert legend(picture.figure)[2] == "random reinit (n=5-6)"
+    assert legend(picture.figure)[1] == "random reinit (n=5-6)"
     for axes, (column, scale) in zip(picture.figure.axes, EARLY, strict=True):
-        for line, arm in zip(bars(axes), ("ticket", "random_mask", "random_reinit"), strict=True):
+        for line, arm in zip(bars(axes), ("ticket", "random_reinit", "random_mask"), strict=True):
             assert line == [pytest.approx(point) for point in reckoned(folder, arm, column, scale=scale)]
 
 
@@ -333,3 +334,16 @@ def test_a_table_whose_trials_differ_in_density_is_drawn_at_their_mean(tmp_path)
 def test_fixed_steps_of_a_run_without_curves_are_none(tmp_path):
     write_run(tmp_path / "version_0", curves=False)
     assert fixed_steps.draw(lines_of(tmp_path / "version_0"), Choice()) is None
+
+
+def test_two_runs_have_the_colours_of_the_papers_figure_4(tmp_path):
+    controls = {"random_reinit": [1, 3], "random_mask": [1]}
+    write_run(tmp_path / "a_iterative/version_0", controls=controls)
+    write_run(tmp_path / "b_oneshot/version_0", controls=controls, config={"pruning.one_shot": True})
+    colours = {(line.run.name, line.arm): line.colour for line in lines_of(tmp_path)}
+    blue, orange, green, red = COLOURS[:4]
+    assert colours["a_iterative", "ticket"] == blue
+    assert colours["a_iterative", "random_reinit"] == orange
+    assert colours["b_oneshot", "ticket"] == green
+    assert colours["b_oneshot", "random_reinit"] == red
+    assert len(set(colours.values())) == 6

@@ -221,7 +221,7 @@ def test_a_pipe_gets_a_line_a_run_whatever_its_length(tmp_path: Path) -> None:
 
 DAMAGES = [
     ("results.csv", lambda text: text[:-20], "is damaged from line"),
-    ("results.csv", lambda text: "", "is no results table"),
+    ("results.csv", lambda text: "", "is damaged: its first line"),
     ("results.csv", lambda text: text.replace("0.", "\udcff", 1), "is damaged"),
     ("config.yaml", lambda text: "a: [", "is damaged"),
     ("config.yaml", lambda text: "- 1\n", "is damaged"),
@@ -278,7 +278,7 @@ def test_ctrl_c_ends_it_quietly(
         raise KeyboardInterrupt
 
     write_run(tmp_path / "a" / "version_0", replicates=1, levels=[0], curves=False)
-    monkeypatch.setattr(listing, "outline", interrupted)
+    monkeypatch.setattr(listing, "read", interrupted)
     assert main(["ls", str(tmp_path)]) == 130
     assert "Traceback" not in capsys.readouterr().err
 

@@ -53,7 +53,10 @@ def _read_curve(path: Path, is_finished: bool) -> pd.DataFrame:
         raise ValueError("its last line is not whole")
     if not whole:
         return pd.DataFrame(columns=["step"])
-    curve = pd.read_csv(io.StringIO(whole))
+    try:
+        curve = pd.read_csv(io.StringIO(whole))
+    except pd.errors.ParserError:
+        raise ValueError("a row has more cells than columns are named") from None
     if list(curve.columns[:1]) != ["step"]:
         raise ValueError("its first line does not name the columns")
     if not all(pd.api.types.is_numeric_dtype(kind) for kind in curve.dtypes) or curve.step.isna().any():

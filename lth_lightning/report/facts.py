@@ -81,9 +81,8 @@ def _controls(run: Run) -> Iterator[str]:
         rows = run.table[run.table.arm == arm]
         trials = rows.trial.nunique()
         levels = sorted(set(rows.level))
-        yield f"{arm} at level{'s' if len(levels) > 1 else ''} {ranges(levels)}" + (
-            f", {trials} trials" if trials > 1 else ""
-        )
+        where = f"{arm} at level{'s' if len(levels) > 1 else ''} {ranges(levels)}"
+        yield where + (f", {trials} trials" if trials > 1 else "")
 
 
 def _pruning(run: Run) -> Iterator[str]:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from lth_lightning.report.runs import Run
+from lth_lightning.report.runs import OTHER, Run, arm_order
 from lth_lightning.results.training import TICKET
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d31")
@@ -78,15 +78,18 @@ def spread(rows: pd.DataFrame, quantity: str) -> pd.DataFrame:
 def lines(runs: Sequence[Run]) -> list[Line]:
     """All lines of the report, in the order of the runs, the tickets first.
 
-    One or two runs: a colour for each arm of each (LTH Fig. 4 and 14). More: a colour for each run, a dash for each arm
-    (Fig. 5); of more runs than there are colours, shades in their order (a sweep's values).
+    One or two runs: a colour for each arm of each, as in LTH Fig. 4 (tickets and reinitializations of both take the
+    first four) and 14. More: a colour for each run, a dash for each arm (Fig. 5); of more runs than there are colours,
+    shades in their order (a sweep's values).
     """
-    arms = sorted({arm for run in runs for arm in run.arms}, key=lambda arm: (arm != TICKET, arm))
+    arms = sorted({arm for run in runs for arm in run.arms}, key=arm_order)
+    each = [(number, arm) for number, run in enumerate(runs) for arm in run.arms]
+    each.sort(key=lambda place: arm_order(place[1])[0] == OTHER)
     found: list[Line] = []
     for number, run in enumerate(runs):
         for arm in run.arms:
             if len(runs) <= 2:
-                index = len(found)
+                index = each.index((number, arm))
                 colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
             else:
                 colour, marker = shade(number, len(runs)), MARKERS[number % len(MARKERS)]

@@ -111,7 +111,7 @@ class Cells:
         found = [level for level, density in sorted(self.density.items()) if low - near <= density <= high + near]
         found = [level for level in found if not (is_pruned and isclose(self.density[level], 1))]
         if len(found) < FEWEST_LEVELS:
-            raise CannotTellError(f"{self.name} has only {len(found)} levels there, and it takes {FEWEST_LEVELS}")
+            raise CannotTellError(f"levels of {self.name} there: {len(found)}, and it takes {FEWEST_LEVELS}")
         return found
 
     def check_end(self, level: int) -> None:

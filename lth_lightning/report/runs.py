@@ -23,6 +23,17 @@ KEYS = ["replicate", "arm", "trial", "level"]
 """Columns of a table or of curves that say which training a row is of."""
 
 
+FIRST = (TICKET, "random_reinit")
+"""The arms that the paper's figures have throughout."""
+
+OTHER = len(FIRST)
+
+
+def arm_order(arm: str) -> tuple[int, str]:
+    """Sorts arms: the paper's first two, and the others by name."""
+    return FIRST.index(arm) if arm in FIRST else OTHER, arm
+
+
 @dataclass
 class Run:
     """What a run folder holds. A folder with nothing but a results.csv (and perhaps a config.yaml) is one too.
@@ -82,8 +93,8 @@ class Run:
 
     @property
     def arms(self) -> list[str]:
-        """The ticket first, then the controls by name."""
-        return sorted({record.arm for record in self.records}, key=lambda arm: (arm != TICKET, arm))
+        """The ticket first, then random reinitialization, then other controls by name."""
+        return sorted({record.arm for record in self.records}, key=arm_order)
 
     @property
     def trains_on(self) -> bool:
@@ -104,7 +115,7 @@ class Run:
 
 
 def read(folder: Path, name: str) -> Run:
-    """A run without its curves, in milliseconds; what is damaged is left out and named in `problems`, its path first."""
+    """A run without its curves, in milliseconds; what is damaged is left out and named, path first, in `problems`."""
     run = Run(folder, name, {}, [])
     try:
         run.config = _read_config(folder / CONFIG)

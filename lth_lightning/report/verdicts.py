@@ -13,6 +13,9 @@ from lth_lightning.report.verdict import Outcome, Verdict
 FEWEST = 3
 """Trials below which nothing holds and nothing fails; the paper has three to five."""
 
+ERRORS = 2
+"""Standard errors of the mean by which it must be clear of a limit."""
+
 
 def verdicts(runs: Sequence[Run]) -> list[Verdict]:
     """A verdict for each claim and each run that it speaks of; claims that no run bears on have none."""
@@ -76,7 +79,7 @@ def judge(
 ) -> tuple[Outcome, str]:
     """Outcome and, where it cannot be told, why.
 
-    A claim holds where the mean and a standard error around it lie within what is accepted, fails where that whole
+    A claim holds where the mean, give or take two standard errors, lies within what is accepted, fails where that whole
     interval lies outside, and cannot be told in between, from fewer than three trials, or for any of `reasons`.
     """
     reasons = list(reasons)
@@ -92,7 +95,7 @@ def judge(
         reasons.append(measured.reason)
     if reasons:
         return "cannot tell", "; ".join(reasons)
-    error = stdev(measured.each) / sqrt(number)
+    error = ERRORS * stdev(measured.each) / sqrt(number)
     if low <= measured.value - error and measured.value + error <= high:
         return "holds", ""
     if measured.value + error < low or measured.value - error > high:
