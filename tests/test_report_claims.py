@@ -35,10 +35,10 @@ def test_a_claim_is_written_as_the_file_says(claim: Claim, tmp_path: Path) -> No
     assert [name for name in MEASURES if name in check] == [measure]
     keys = {
         "compare": {"as"},
-        "extreme": {"find", "give", "as", "between"},
-        "share": {"want", "between"},
-        "until": {"want", "give", "between"},
-        "trend": {"between"},
+        "extreme": {"find", "give", "as", "between", "reach"},
+        "share": {"want", "between", "reach"},
+        "until": {"want", "give", "between", "reach"},
+        "trend": {"between", "reach"},
     }
     assert set(check) <= {measure, "of", "to"} | keys[measure]
     write_run(tmp_path / "version_0", levels=[0])

@@ -11,6 +11,7 @@ from report_runs import write_run
 
 from lth_lightning.cli import main as fit
 from lth_lightning.report.command import main
+from lth_lightning.report.figures import NAMES
 from lth_lightning.results.record import Record
 from lth_lightning.results.run_folder import CONFIG, METRICS, RESULT, TABLE
 
@@ -60,6 +61,17 @@ def test_the_summarys_numbers_are_those_of_the_table(run: Path) -> None:
             assert float(row[name]) == pytest.approx(fmean(values))
             assert float(row[f"{name}_min"]) == pytest.approx(min(values))
             assert float(row[f"{name}_max"]) == pytest.approx(max(values))
+
+
+def test_what_an_older_report_has_drawn_goes_where_it_is_drawn_no_more(run: Path) -> None:
+    (run / "report").mkdir()
+    for name in ("sweep.png", "sweep.svg", "mine.png"):
+        (run / "report" / name).write_text("of old")
+    assert main(["report", str(run)]) == 0
+    names = {path.name for path in (run / "report").iterdir()}
+    assert "mine.png" in names
+    assert not {"sweep.png", "sweep.svg"} & names
+    assert {Path(name).stem for name in names if name.endswith(".svg")} <= set(NAMES)
 
 
 def test_the_winning_levels_are_marked(run: Path) -> None:

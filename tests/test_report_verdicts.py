@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from report_runs import write_run
 
-from lth_lightning.report.measures import Measured, shown, span
+from lth_lightning.report.measures import Measured
 from lth_lightning.report.runs import Run, read
+from lth_lightning.report.units import shown, span
 from lth_lightning.report.verdict import Verdict
 from lth_lightning.report.verdicts import judge, verdicts
 from lth_lightning.results.record import Record
@@ -107,6 +108,17 @@ def test_a_trend_is_the_correlation_of_ranks_and_a_share_counts_levels(tmp_path:
     assert [verdict.outcome for verdict in of(found, "L10")] == ["holds", "holds"]
 
 
+def test_what_no_trial_can_exceed_is_no_limit_to_spread_across(tmp_path: Path) -> None:
+    def uneven(record: Record) -> None:
+        if (record.arm, record.replicate) == ("random_reinit", 2) and record.level == 8:
+            record.early_stop_test_acc = 0.9802  # above the dense network's, but the mean is below
+            record.early_stop_step = 9000
+
+    trend, share, _ = of(verdicts([write(tmp_path / "version_0", uneven)]), "L7")
+    assert (share.measured, share.spread, share.outcome) == ("100% of 12 levels", "92 to 100", "holds")
+    assert (trend.measured, trend.outcome) == ("rank correlation 1.00", "holds")
+
+
 def test_what_the_data_contradict_does_not_hold(tmp_path: Path) -> None:
     def flat(record: Record) -> None:
         record.early_stop_step = 5000 + 10 * record.replicate - 5 * record.level
@@ -165,8 +177,55 @@ def test_a_run_that_ends_early_cannot_tell_what_lies_below(tmp_path: Path) -> No
     found = verdicts([write(tmp_path / "version_0", nothing, levels=range(11), controls={})])
     speed = of(found, "L3")[0]
     assert (speed.outcome, speed.measured) == ("cannot tell", "level 10")
-    assert "still so at the run's last level, 10" in speed.reason
+    assert "ticket ends at 10.8% of the weights, before 5.6%" in speed.reason
     assert "ends at 10.8% of the weights, before 2.0%" in of(found, "L5")[1].reason
+
+
+def test_what_is_best_of_the_first_few_levels_is_no_answer(tmp_path: Path) -> None:
+    """As in a run that is still going: each replicate has levels 0 to 5, with a peak at level 3."""
+
+    def peak(record: Record) -> None:
+        record.final_test_acc = 0.98 + 0.003 * (record.level == 3) + 0.0001 * record.replicate
+
+    found = verdicts([write(tmp_path / "version_0", peak, levels=range(6), controls={"random_reinit": range(1, 6)})])
+    best, trend = of(found, "L5")[0], of(found, "L7")[0]
+    assert (best.measured, best.outcome) == ("+0.30 points", "cannot tell")
+    assert best.reason == "ticket ends at 32.9% of the weights, before 3.6%"
+    assert (trend.measured, trend.outcome) == ("rank correlation 1.00", "cannot tell")
+    whole = verdicts([write(tmp_path / "version_1", peak)])
+    assert [of(whole, claim)[0].outcome for claim in ("L5", "L7")] == ["holds", "holds"]
+
+
+def test_the_levels_that_are_still_better_are_counted_to_the_last_of_a_longer_run(tmp_path: Path) -> None:
+    def always_sooner(record: Record) -> None:
+        if record.arm == "ticket" and record.level:
+            record.early_stop_step = 3000 + record.replicate
+
+    speed = of(verdicts([write(tmp_path / "version_0", always_sooner, levels=range(17))]), "L3")[0]
+    assert (speed.measured, speed.outcome) == ("level 16", "cannot tell")
+    assert speed.reason == "still so at the run's last level, 16"
+
+
+def test_a_control_that_is_trained_shorter_than_tickets_tells_nothing(tmp_path: Path) -> None:
+    def shorter(record: Record) -> None:
+        if record.arm == "random_reinit":
+            record.steps = 12_000
+
+    found = of(verdicts([write(tmp_path / "version_0", shorter)]), "L8")
+    assert [verdict.outcome for verdict in found] == ["cannot tell", "cannot tell"]
+    assert all("steps shortened: 12,000 of 50,000" in verdict.reason for verdict in found)
+
+
+def test_how_longer_trainings_end_is_not_how_the_papers_do_but_their_early_stop_is(tmp_path: Path) -> None:
+    found = verdicts([write(tmp_path / "version_0", nothing, steps=100_000, every=5000)])
+    assert of(found, "L1")[0].outcome == "holds"
+    assert "steps lengthened: 100,000 instead of 50,000" in of(found, "L5")[0].reason
+
+
+def test_trainings_that_are_made_otherwise_bear_on_nothing(tmp_path: Path) -> None:
+    others = ({"trainer.limit_train_batches": 0.1}, {"trainer.accumulate_grad_batches": 4})
+    for number, other in enumerate(others):
+        assert not verdicts([write(tmp_path / f"{number}" / "version_0", nothing, config=other)])
 
 
 def test_a_dense_network_without_an_early_stop_is_no_measure(tmp_path: Path) -> None:

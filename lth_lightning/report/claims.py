@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from lth_lightning.report.runs import Run
+from lth_lightning.results.record import OK
 
 FILE = Path(__file__).with_name("claims.yaml")
 
@@ -67,6 +68,6 @@ def _has(run: Run, key: str, value: Any) -> bool:
     return bool((run.setting(key, default) or None) == (value or None))
 
 
-def steps_of(run: Run) -> int | None:
-    """Optimizer steps of a whole training of the run: those of its longest dense one."""
-    return max((record.steps for record in run.records if record.level == 0), default=None)
+def steps_of(run: Run, arm: str) -> int | None:
+    """Optimizer steps of the arm's shortest training; a control may have fewer than the tickets."""
+    return min((record.steps for record in run.records if record.arm == arm and record.status == OK), default=None)

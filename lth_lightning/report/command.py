@@ -1,6 +1,7 @@
 """The commands that read run folders: `lth report`, `lth ls` and `lth diff`."""
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,9 @@ def main(words: Sequence[str]) -> int:
     except BrokenPipeError:  # `lth ls | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as other commands end there: 128 + SIGPIPE
+    except OSError as error:  # a folder that may not be read, a run that is removed meanwhile, a full disk
+        print(f"lth: {error.filename or 'A file'} cannot be read or written ({error.strerror}).", file=sys.stderr)
+        return 2
 
 
 def _run(words: Sequence[str]) -> int:
@@ -79,14 +83,16 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _densities(text: str) -> tuple[float, ...]:
-    values = tuple(float(part) / 100 for part in text.split(","))
-    if not all(0 < value <= 1 for value in values):
-        raise argparse.ArgumentTypeError(f"'{text}' are no percentages above 0, at most 100")
-    return values
+    with contextlib.suppress(ValueError):
+        values = tuple(float(part) / 100 for part in text.split(","))
+        if all(0 < value <= 1 for value in values):
+            return values
+    raise argparse.ArgumentTypeError(f"'{text}' are no percentages above 0, at most 100")
 
 
 def _steps(text: str) -> tuple[int, ...]:
-    values = tuple(int(part) for part in text.split(","))
-    if min(values) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' are no steps")
-    return values
+    with contextlib.suppress(ValueError):
+        values = tuple(int(part) for part in text.split(","))
+        if min(values) >= 1:
+            return values
+    raise argparse.ArgumentTypeError(f"'{text}' are no steps: give whole numbers such as 10000,20000")

@@ -4,13 +4,13 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lth_lightning.report.folders import trainings
 from lth_lightning.report.runs import Run
 from lth_lightning.results.record import OK
 from lth_lightning.results.run_folder import METRICS, RESULT
-from lth_lightning.results.training import TICKET
 
 
 def add_curves(run: Run, tick: Callable[[], None] = lambda: None) -> None:
@@ -18,7 +18,7 @@ def add_curves(run: Run, tick: Callable[[], None] = lambda: None) -> None:
 
     What is damaged is left out and named in `run.problems`. `tick` is called after each training.
     """
-    known = {(r.replicate, r.arm if r.arm == TICKET else f"{r.arm}_{r.trial}", r.level): r for r in run.records}
+    known = {(r.replicate, r.label, r.level): r for r in run.records}
     curves = []
     for folder in trainings(run.folder):
         tick()
@@ -27,6 +27,9 @@ def add_curves(run: Run, tick: Callable[[], None] = lambda: None) -> None:
         is_finished = (folder / RESULT).is_file()
         try:
             curve = _read_curve(folder / METRICS, is_finished)
+        except OSError as error:
+            run.problems.append(f"{folder / METRICS} cannot be read ({error.strerror}): the curve is left out.")
+            continue
         except ValueError as error:
             run.problems.append(f"{folder / METRICS} is damaged ({error}): the curve is left out.")
             continue
@@ -46,8 +49,11 @@ def add_curves(run: Run, tick: Callable[[], None] = lambda: None) -> None:
 
 
 def _read_curve(path: Path, is_finished: bool) -> pd.DataFrame:
-    """The rows of a metrics.csv; raises ValueError, whose text says what is wrong with it."""
-    text = path.read_text()
+    """The rows of a metrics.csv, an infinite value as NaN; raises ValueError, whose text says what is wrong with it."""
+    try:
+        text = path.read_text()
+    except UnicodeDecodeError:
+        raise ValueError("it is no text") from None
     whole = text[: text.rfind("\n") + 1]
     if is_finished and whole != text:
         raise ValueError("its last line is not whole")
@@ -59,11 +65,13 @@ def _read_curve(path: Path, is_finished: bool) -> pd.DataFrame:
         raise ValueError("a row has more cells than columns are named") from None
     if list(curve.columns[:1]) != ["step"]:
         raise ValueError("its first line does not name the columns")
+    if curve.empty:  # of a training that has just begun: pandas makes no numbers of no rows
+        return curve.astype(float)
     if not all(pd.api.types.is_numeric_dtype(kind) for kind in curve.dtypes) or curve.step.isna().any():
         raise ValueError("a cell is no number")
     if not (curve.step.diff()[1:] > 0).all():
         raise ValueError("its steps do not rise")
-    return curve
+    return curve.replace([np.inf, -np.inf], np.nan)  # which results.csv leaves empty too, and no axis can hold
 
 
 def _is_short(curve: pd.DataFrame, steps: int) -> bool:

@@ -17,7 +17,7 @@ from lth_lightning.report.runs import Run, read
 from lth_lightning.report.terminal import broken, complain
 from lth_lightning.results.summary import Point, Spread, ranges, summarize
 from lth_lightning.results.terminal import range_cell
-from lth_lightning.results.training import TICKET, Training
+from lth_lightning.results.training import TICKET
 
 OF_PLACE = (
     "experiment",
@@ -172,7 +172,7 @@ def _made(run: Run) -> dict[str, str]:
     """What is finished: replicates, and the levels of each arm."""
     levels: dict[str, set[int]] = {}
     for record in sorted(run.records, key=lambda record: (record.arm != TICKET, record.order)):
-        levels.setdefault(Training(*record.order, run.folder).label, set()).add(record.level)
+        levels.setdefault(record.label, set()).add(record.level)
     made = {
         "finished": str(len(run.records)),
         "replicates": str(len({record.replicate for record in run.records})),
@@ -257,7 +257,7 @@ def _compared(
         table.add_column(head, justify="right")
     for head in heads:
         # On a narrow terminal a range goes below its mean, but is not broken.
-        table.add_column(head, justify="right", min_width=len("(97.98-98.74)"))
+        table.add_column(Text(head), justify="right", min_width=len("(97.98-98.74)"))
     table.add_column("difference", justify="right", no_wrap=True)
     equal, apart = [], []
     for left, right in pairs:
@@ -299,7 +299,7 @@ def _section(title: str, heads: tuple[str, str], differences: Sequence[Differenc
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(title, no_wrap=True)
     for head in heads:
-        table.add_column(head, overflow="fold")
+        table.add_column(Text(head), overflow="fold")
     for difference in differences:
         key, *values = difference
         table.add_row(Text("\n".join(broken(key, KEY, "."))), *map(Text, values))

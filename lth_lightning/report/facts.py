@@ -20,7 +20,7 @@ def facts(run: Run) -> RunFacts:
         name=run.name,
         state=_state(run),
         facts=list(_facts(run)),
-        config=path.read_text(errors="replace") if path.is_file() else "",
+        config=path.read_text(errors="replace") if has_config else "",
         command=f"lth fit --config {shlex.quote(str(path))}" if has_config else "",
     )
 
@@ -28,7 +28,7 @@ def facts(run: Run) -> RunFacts:
 def _state(run: Run) -> str:
     done, planned = len(run.records), run.planned
     if planned is None:
-        return f"{done:,} trainings finished" + (", still going" if run.unfinished else "")
+        return f"{done:,} trainings finished" + (", others begun" if run.unfinished else "")
     if done >= planned:
         return f"finished: {done:,} trainings"
     word = "stopped by divergence" if run.diverged and not run.unfinished else "not finished"
@@ -92,7 +92,7 @@ def _pruning(run: Run) -> Iterator[str]:
     kind = "one-shot" if run.setting("pruning.one_shot") else "iterative"
     yield f"{kind}, {run.setting('pruning.score')}, {run.setting('pruning.scope')}"
     if rates:
-        yield "rates " + ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
+        yield "rates " + ", ".join(f"{name} {rate}" for name, rate in rates.items())
     yield f"{run.setting('pruning.retrain', 'Rewind')} to step {run.setting('pruning.rewind_step')}"
     if run.setting("pruning.pruned", "zero") != "zero":
         yield f"pruned weights: {run.setting('pruning.pruned')}"
@@ -104,7 +104,9 @@ def _sessions(run: Run) -> Iterator[tuple[str, str]]:
         yield "versions", "not recorded: an older version made the run"
         return
     yield "begun", str(sessions[0].get("started", "")).replace("T", " ").replace("+00:00", " UTC")
-    versions = {", ".join(f"{name} {number}" for name, number in s.get("versions", {}).items()): None for s in sessions}
+    versions = {
+        ", ".join(f"{name} {number}" for name, number in (s.get("versions") or {}).items()): None for s in sessions
+    }
     yield "versions", "; then ".join(versions)
     yield "machine", "; then ".join(dict.fromkeys(_machine(s) for s in sessions))
 

@@ -1,6 +1,7 @@
 """Which folders are runs, and what each is called in a report."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,16 @@ def find(paths: Sequence[Path]) -> list[Path]:
 
     Raises UserError where one of them holds no run.
     """
-    found: list[Path] = []
+    found: dict[Path, Path] = {}
     for path in paths:
         runs = [path] if _is_run(path) else sorted(_below(path), key=_place)
         if not runs:
             raise UserError(
                 f"{path} holds no run: give a run's folder, such as lightning_logs/lenet/version_0, or an experiment's."
             )
-        found += [run for run in runs if run.resolve() not in {other.resolve() for other in found}]
-    return found
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
 
 
 def _is_run(path: Path) -> bool:
@@ -44,6 +46,7 @@ def _below(path: Path) -> Iterator[Path]:
 
 def _place(path: Path) -> tuple[Any, ...]:
     """Sorts by experiment, cells of a sweep in its own order, version."""
+    path = path.absolute()  # of `version_0` alone no parents are known
     last = path.name.removeprefix("version_")
     cells = list(_cells(path))
     cell = cells.index(path.parent.name) if path.parent.name in cells else -1
@@ -63,20 +66,25 @@ def names(folders: Sequence[Path]) -> list[str]:
     return bare if len(set(bare)) == len(bare) else short
 
 
-def trainings(folder: Path) -> list[Path]:
-    """The folders of a run's trainings that have begun."""
-    return sorted(path.parent for path in folder.glob(f"replicate_*/*/level_*/{METRICS}"))
+def trainings(folder: Path, holding: str = METRICS) -> list[Path]:
+    """The folders of a run's trainings that hold a file: those that have begun, or, by RESULT, that are finished."""
+    found = (path.parent for path in folder.glob(f"replicate_*/*/level_*/{holding}"))
+    # Not a copy that someone has put aside, such as `level_03_old`.
+    return sorted(path for path in found if _OWN.fullmatch("/".join(path.parts[-3:])))
+
+
+_OWN = re.compile(r"replicate_\d+/[^/]+/level_\d+")
 
 
 def sweep_of(folder: Path) -> dict[str, Any] | None:
     """The values that make a run a cell of its sweep, from `sweep.yaml`; None for a run that is no cell."""
-    return _cells(folder).get(folder.parent.name)
+    return _cells(folder).get(folder.absolute().parent.name)
 
 
 def _cells(folder: Path) -> dict[str, dict[str, Any]]:
     """By name the values of the cells of the sweep that a run may belong to, in its order."""
     try:
-        cells = yaml.safe_load((folder.parents[1] / SWEEP).read_text())["cells"]
+        cells = yaml.safe_load((folder.absolute().parents[1] / SWEEP).read_text())["cells"]
         return {name: cell["values"] for name, cell in cells.items()}
     except (OSError, KeyError, TypeError, AttributeError, IndexError, yaml.YAMLError):
         return {}

@@ -6,7 +6,6 @@ from lth_lightning.report.lines import named
 from lth_lightning.report.runs import Run
 from lth_lightning.results.record import Record
 from lth_lightning.results.summary import ranges
-from lth_lightning.results.training import TICKET
 
 
 def gaps(run: Run) -> list[str]:
@@ -14,7 +13,7 @@ def gaps(run: Run) -> list[str]:
     lines = [*run.problems]
     if not run.records:
         lines.append("No training is finished yet.")
-    lines += [f"Still being trained, so in no figure: {name} (step {step:,})." for name, step in run.unfinished.items()]
+    lines += [f"Not finished, so in no figure: {name} (step {step:,})." for name, step in run.unfinished.items()]
     lines += [f"{_place(r)} diverged at step {r.steps:,}: it is counted, and in no mean." for r in run.diverged]
     lines += _missing(run)
     if len({record.replicate for record in run.records}) == 1:
@@ -26,7 +25,7 @@ def _missing(run: Run) -> list[str]:
     """Levels that a line of trainings lacks: of those planned, or, where none is known, of its other replicates'."""
     done: dict[tuple[int, str], set[int]] = {}
     for record in run.records:
-        done.setdefault((record.replicate, _label(record)), set()).add(record.level)
+        done.setdefault((record.replicate, record.label), set()).add(record.level)
     planned = {label: set(levels) for label, levels in run.plan.get("arms", {}).items()}
     for (_, label), levels in done.items():
         if not run.plan:
@@ -45,12 +44,8 @@ def _several(what: str, numbers: Sequence[int]) -> str:
     return f"{what}{'s' if len(numbers) > 1 else ''} {ranges(numbers)}"
 
 
-def _label(record: Record) -> str:
-    return record.arm if record.arm == TICKET else f"{record.arm}_{record.trial}"
-
-
 def _place(record: Record) -> str:
-    return f"Replicate {record.replicate}, {named(_label(record))}, level {record.level}"
+    return f"Replicate {record.replicate}, {named(record.label)}, level {record.level}"
 
 
 def of_all(runs: Sequence[Run]) -> Iterable[str]:

@@ -15,7 +15,7 @@ from lth_lightning.report.runs import Run, read
 from lth_lightning.report.terminal import broken, complain, patiently
 from lth_lightning.results.run_folder import CONFIG, RESULT, SESSIONS, TABLE, is_owned
 from lth_lightning.results.summary import Point, summarize, winning_levels
-from lth_lightning.results.training import TICKET, Training
+from lth_lightning.results.training import TICKET
 
 ROOM = 24
 """Characters that a run's path gets at least, where it is longer."""
@@ -90,7 +90,7 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def _row(run: Run) -> Row:
-    made = {(record.replicate, _label(run, record.order), record.level) for record in run.records}
+    made = {(record.replicate, record.label, record.level) for record in run.records}
     left = _left(run, made) if run.plan else None
     replicates = {record.replicate for record in run.records}
     tickets = [[r.level for r in run.records if r.arm == TICKET and r.replicate == number] for number in replicates]
@@ -120,15 +120,11 @@ def _row(run: Run) -> Row:
     )
 
 
-def _label(run: Run, order: tuple[int, str, int, int]) -> str:
-    return Training(*order, run.folder).label
-
-
 def _left(run: Run, made: set[tuple[int, str, int]]) -> int:
     """How many of the planned trainings are still to be made; above a level that diverged, none is."""
     ends: dict[tuple[int, str], int] = {}
     for record in run.diverged:
-        ends[record.replicate, _label(run, record.order)] = record.level
+        ends[record.replicate, record.label] = record.level
     return sum(
         (replicate, label, level) not in made
         and not any(level > ends.get((replicate, line), level) for line in (label, TICKET))

@@ -78,7 +78,7 @@ class Cells:
         name: of the arm.
         rows: for each replicate the means over its trials, by level, without those that are missing or diverged.
         density, weights: of each level, the weights being those that remain.
-        endless: levels whose validation loss was lowest at the last step of all trainings, so that there is no early
+        endless: levels with a training whose validation loss was lowest at its last step, so that there is no early
             stop; empty for a quantity that does not need one.
     """
 
@@ -97,22 +97,26 @@ class Cells:
         self.check_end(level)
         return level
 
-    def levels(self, between: Sequence[float] | None, is_pruned: bool = False) -> list[int]:
-        """The levels whose density is in `between`, without the dense one if `is_pruned`.
+    def levels(self, check: Check, is_pruned: bool = False) -> list[int]:
+        """The levels whose density is `between` those of the check, without the dense one if `is_pruned`.
 
         Raises CannotTellError where they are too few, or the run ends before them.
         """
-        high, low = between or (1, 0)
-        if low and (not self.density or log(min(self.density.values()) / low) > NEAR):
-            raise CannotTellError(
-                f"{self.name} ends at {min(self.density.values()):.1%} of the weights, before {low:.1%}"
-            )
+        high, low = check.get("between", (1, 0))
+        if ends := self.ends_before(low):
+            raise CannotTellError(ends)
         near = 1e-9
         found = [level for level, density in sorted(self.density.items()) if low - near <= density <= high + near]
         found = [level for level in found if not (is_pruned and isclose(self.density[level], 1))]
         if len(found) < FEWEST_LEVELS:
             raise CannotTellError(f"levels of {self.name} there: {len(found)}, and it takes {FEWEST_LEVELS}")
         return found
+
+    def ends_before(self, density: float) -> str:
+        """What to say where all levels are clearly denser; empty where they are not, and of density 0."""
+        last = min(self.density.values(), default=0.0)
+        is_short = density > 0 and last > 0 and log(last / density) > NEAR
+        return f"{self.name} ends at {last:.1%} of the weights, before {density:.1%}" if is_short else ""
 
     def check_end(self, level: int) -> None:
         """Raise CannotTellError where a level has no early stop."""
@@ -130,7 +134,7 @@ def cells(run: Run, arm: str, quantity: str, near: float | None = None) -> Cells
     rows = run.trained[run.trained.arm == arm]
     endless = []
     if quantity.startswith("early_stop"):
-        at_end: Any = (rows.early_stop_step == rows.steps).groupby(rows.level).all()
+        at_end: Any = (rows.early_stop_step == rows.steps).groupby(rows.level).any()
         endless = [int(level) for level, is_last in at_end.items() if is_last]
     source = rows
     if quantity not in rows:
@@ -167,6 +171,8 @@ def measure(of: Cells, to: Cells | None, check: Check) -> Measured:
     base = fmean(bases[replicate] for replicate in rows)
     value = rule.number(mean, base, mean)
     each = [rule.number(row, bases[replicate], mean) for replicate, row in rows.items()]
+    if reason := of.ends_before(check.get("reach", 0)):
+        return Measured(value, each, rule.unit, float("-inf"), float("inf"), reason)
     if not rule.is_open(mean, base):
         return Measured(value, each, rule.unit, value, value)
     ends = (value, float("inf")) if rule.rises else (float("-inf"), value)
@@ -181,7 +187,7 @@ def compare(of: Cells, check: Check) -> Rule:
 
 def extreme(of: Cells, check: Check) -> Rule:
     """The lowest or highest of the levels, as a number, against another, or as its level."""
-    levels = of.levels(check.get("between"))
+    levels = of.levels(check)
     pick = max if check["find"] == "highest" else min
     gives_level = check.get("give") == "level"
 
@@ -203,7 +209,7 @@ def extreme(of: Cells, check: Check) -> Rule:
 
 def share(of: Cells, check: Check) -> Rule:
     """The percentage of levels at which `of` is lower or higher than the base."""
-    levels = of.levels(check.get("between"), is_pruned=True)
+    levels = of.levels(check, is_pruned=True)
     return Rule(
         levels,
         lambda row, base, mean: 100 * fmean(_is_wanted(row[level], base, check) for level in levels),
@@ -213,7 +219,7 @@ def share(of: Cells, check: Check) -> Rule:
 
 def until(of: Cells, check: Check) -> Rule:
     """The sparsest level at which `of` is lower or higher than the base, or its weights; level 0 where it never is."""
-    levels = of.levels(check.get("between"), is_pruned=True)
+    levels = of.levels(check, is_pruned=True)
     gives_weights = check.get("give") == "weights"
 
     def number(row: Row, base: float, mean: Row) -> float:
@@ -232,7 +238,7 @@ def until(of: Cells, check: Check) -> Rule:
 
 def trend(of: Cells, check: Check) -> Rule:
     """Spearman's rank correlation of the quantity with the level; 0 where it is the same at all."""
-    levels = of.levels(check.get("between"))
+    levels = of.levels(check)
 
     def number(row: Row, base: float, mean: Row) -> float:
         correlation = pd.Series([row[level] for level in levels]).rank().corr(pd.Series(levels, dtype=float).rank())
@@ -282,57 +288,3 @@ def _against(value: float, base: float, check: Check) -> float:
 
 def _is_wanted(value: float, base: float, check: Check) -> bool:
     return value > base if check["want"] == "higher" else value < base
-
-
-def shown(value: float, unit: str) -> str:
-    """A measured number as the reader sees it."""
-    if unit == "sooner" and value < 0:
-        return f"{-value:.0f}% later"
-    before, after = _around(unit)
-    return f"{before}{_number(value, unit)}{after}"
-
-
-def span(low: float | None, high: float | None, unit: str, bare: bool = False) -> str:
-    """A range of such numbers, its unit named once, or not at all if `bare`; None is no limit on that side."""
-    if low is None or high is None:
-        assert low is not None or high is not None
-        if (low, high, unit) in _SIGNS:
-            return _SIGNS[low, high, unit]
-        return f"at most {shown(high, unit)}" if high is not None else f"at least {shown(low or 0, unit)}"
-    if unit == "sooner" and low < 0:
-        return f"{shown(low, unit)} to {shown(high, unit)}"
-    before, after = ("", "") if bare and unit != "sooner" else _around(unit)
-    return f"{before}{_number(low, unit)} to {_number(high, unit)}{after}"
-
-
-_SIGNS: dict[tuple[float | None, float | None, str], str] = {
-    (0, None, "sooner"): "sooner",
-    (0, None, "points"): "not less",
-    (None, 0, "points"): "not more",
-    (1, None, "times"): "not less",
-}
-"""Ranges that only say which of two is the greater."""
-
-
-def _around(unit: str) -> tuple[str, str]:
-    """What stands before and after a number."""
-    if unit.startswith("of "):
-        return "", f"% {unit}"
-    texts = {
-        "sooner": ("", "% sooner"),
-        "level": ("level ", ""),
-        "weights": ("", " weights"),
-        "points": ("", " points"),
-        "times": ("", " times"),
-        "percent": ("", "%"),
-        "rank": ("rank correlation ", ""),
-    }
-    return texts.get(unit, ("", ""))
-
-
-def _number(value: float, unit: str) -> str:
-    if unit == "sooner" or unit.startswith("of "):
-        return f"{value:.0f}"
-    if unit in ("level", "weights"):
-        return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
-    return f"{value:+.2f}" if unit == "points" else f"{value:,.2f}"

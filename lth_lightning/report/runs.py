@@ -11,9 +11,10 @@ import pandas as pd
 import yaml
 
 from lth_lightning.errors import UserError
+from lth_lightning.report.folders import trainings
 from lth_lightning.results import session
 from lth_lightning.results.record import COLUMNS, DIVERGED, OK, Record, read_records, read_table
-from lth_lightning.results.run_folder import CONFIG, TABLE
+from lth_lightning.results.run_folder import CONFIG, RESULT, TABLE, is_owned
 from lth_lightning.results.training import TICKET
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -147,20 +148,25 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _read_records(folder: Path, problems: list[str]) -> list[Record]:
-    """Those of the table; of a damaged one those of the trainings' own result.json, where these are more."""
+    """Those of the table; of a damaged or missing one the trainings' own result.json, where these are more."""
+    wrong: str | None
     try:
         records, wrong = read_table(folder / TABLE)
     except FileNotFoundError:
-        return []
+        records, wrong = [], None
     except UnicodeDecodeError:
         records, wrong = [], f"{folder / TABLE} is damaged: it is no text."
+    results = len(trainings(folder, RESULT))
+    # It may end with a whole row too early. While the run goes on, its table is behind by a moment.
+    if wrong is None and results > len(records) and not is_owned(folder):
+        wrong = f"{folder / TABLE} has {len(records)} of {results} finished trainings."
     if wrong:
         with contextlib.suppress(UserError):
             own = read_records(folder)
             if len(own) > len(records):
                 problems.append(f"{wrong} Each training's result.json is used instead; `lth fit --resume` mends it.")
                 return own
-        problems.append(f"{wrong} The {len(records)} rows before that are used.")
+        problems.append(f"{wrong} The {len(records)} rows that are whole are used.")
     return records
 
 

@@ -24,8 +24,10 @@ def show(paths: Sequence[Path], out: Path | None, choice: Choice, console: Conso
     damaged = set(report.problems)
     notes = [note for note in of_all(report.runs) if not any(note.endswith(problem) for problem in damaged)]
     if notes:
-        console.print(notes[0] if len(notes) == 1 else f"{notes[0]} And {len(notes) - 1} more notes on the page.")
-    console.print(f"report: {report.page}  ({number} figure{'' if number == 1 else 's'} beside it)", soft_wrap=True)
+        more = f" And {len(notes) - 1} more note{'' if len(notes) == 2 else 's'} on the page." if len(notes) > 1 else ""
+        console.print(f"{notes[0]}{more}", markup=False)  # paths may have brackets
+    text = f"report: {report.page}  ({number} figure{'' if number == 1 else 's'} beside it)"
+    console.print(text, soft_wrap=True, markup=False)
     return complain(report.problems)
 
 
@@ -42,7 +44,9 @@ def _say_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
     if len(decided) < len(verdicts):
         reasons = Counter(verdict.reason.split(":")[0].split(";")[0] for verdict in verdicts if verdict.reason)
         most = "; ".join(f"{reason} ({number})" for reason, number in reasons.most_common(3))
-        console.print(f"{len(verdicts) - len(decided)} claims cannot be told from these runs, most for: {most}")
+        number = len(verdicts) - len(decided)
+        claims = "1 claim" if number == 1 else f"{number} claims"
+        console.print(f"{claims} cannot be told from these runs, most for: {most}", markup=False)
 
 
 def _table(verdicts: Sequence[Verdict]) -> Table:
@@ -52,5 +56,6 @@ def _table(verdicts: Sequence[Verdict]) -> Table:
     for verdict in verdicts:
         claim = f"[bold]{verdict.claim}[/bold] {verdict.text}"
         outcome = f"[{STYLES[verdict.outcome]}]{verdict.outcome}[/]"
-        table.add_row(claim, outcome, f"{verdict.measured} ({verdict.spread})", verdict.paper or verdict.accepted)
+        measured = f"{verdict.measured} ({verdict.spread})" if verdict.spread else verdict.measured
+        table.add_row(claim, outcome, measured, verdict.paper or verdict.accepted)
     return table

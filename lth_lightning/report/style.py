@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ _HIGH = 24
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
     """Within it figures are drawn, and saved, in the reports' style."""
-    with matplotlib.style.context(STYLE):
+    with matplotlib.style.context(STYLE), warnings.catch_warnings():
+        # Letters that the font lacks, such as Chinese ones, are boxes in a PNG; the page has the reader's fonts.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         yield
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lth_lightning.report.lines import spread
 from lth_lightning.report.runs import Run
-from lth_lightning.results.record import COLUMNS
+from lth_lightning.results.record import COLUMNS, OK
 from lth_lightning.results.summary import summarize, winning_levels
 from lth_lightning.results.training import TICKET
 
@@ -35,7 +35,7 @@ def _rows(run: Run) -> list[dict[str, object]]:
         spreads = {q: spread(run.trained[run.trained.arm == arm], q) for q in QUANTITIES}
         by: Any = every.groupby("level")  # whose key pandas' stubs do not know to be a number
         for level, rows in by:
-            trained = int((rows.status == "ok").sum())
+            trained = int((rows.status == OK).sum())
             row: dict[str, object] = {
                 "run": run.name,
                 "arm": arm,

@@ -6,8 +6,9 @@ from statistics import stdev
 from typing import Any
 
 from lth_lightning.report.claims import Claim, claims, matching, settings_of, steps_of
-from lth_lightning.report.measures import CannotTellError, Measured, cells, measure, quantity_of, shown, span, unit_of
+from lth_lightning.report.measures import CannotTellError, Measured, cells, measure, quantity_of, unit_of
 from lth_lightning.report.runs import Run
+from lth_lightning.report.units import shown, span
 from lth_lightning.report.verdict import Outcome, Verdict
 
 FEWEST = 3
@@ -34,7 +35,7 @@ def _bearing(claim: Claim, runs: Sequence[Run]) -> Iterator[tuple[Run, Run | Non
         if run in others:
             yield run, run
         elif others:
-            yield run, others[0]
+            yield run, max(others, key=lambda other: len({record.replicate for record in other.records}))
 
 
 def _candidates(claim: Claim, end: Mapping[str, Any], runs: Sequence[Run]) -> list[Run]:
@@ -68,7 +69,7 @@ def _verdict(claim: Claim, of: Run, to: Run | None) -> Verdict:
 
 def _spread(measured: Measured) -> str:
     low, high = min(measured.each), max(measured.each)
-    if low == high:
+    if shown(low, measured.unit) == shown(high, measured.unit):
         return ""
     # The level that is best in the mean need not lie between those that are best in each trial.
     return ("each alone " if measured.unit == "level" else "") + span(low, high, measured.unit, bare=True)
@@ -104,13 +105,16 @@ def judge(
 
 
 def _shortened(claim: Claim, of: Run, to: Run | None) -> list[str]:
-    """Why the trainings are no basis: they are shorter than the paper's."""
+    """Why the trainings are no basis: they are shorter than the paper's, or what is asked is how longer ones end."""
     found = []
+    ends = quantity_of(claim.check)[1].startswith("final")
     for run, end in ((of, "of"), (to, "to")):
-        if run is None or (run is of and end == "to"):
+        if run is None:
             continue
         wanted = settings_of(claim.check[end].get("experiment", claim.experiment))["steps"]
-        steps = steps_of(run)
+        steps = steps_of(run, claim.check[end]["arm"])
         if steps is not None and steps < wanted:
             found.append(f"steps shortened: {steps:,} of {wanted:,}")
-    return found
+        elif steps is not None and steps > wanted and ends:
+            found.append(f"steps lengthened: {steps:,} instead of {wanted:,}")
+    return list(dict.fromkeys(found))

@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from lth_lightning import __version__
+from lth_lightning.errors import UserError
 from lth_lightning.files import write_bytes, write_text
 from lth_lightning.report import folders
 from lth_lightning.report.curves import add_curves
 from lth_lightning.report.facts import facts
 from lth_lightning.report.figure import Choice, Picture
-from lth_lightning.report.figures import ALL
+from lth_lightning.report.figures import ALL, NAMES
 from lth_lightning.report.gaps import of_all
 from lth_lightning.report.lines import lines
 from lth_lightning.report.page import Page, render
@@ -46,13 +47,17 @@ class Report:
 def write(paths: Sequence[Path], out: Path | None, choice: Choice, console: Console) -> Report:
     """Report on the runs in `paths` into `out`, by default `report/` in the deepest folder that holds all of them.
 
-    Raises UserError where a path holds no run. What is damaged is left out and named in `problems`.
+    What is damaged is left out and named in `problems`, and so is a path without a run beside others that hold some.
+    Raises UserError where none does, or `out` cannot be written.
     """
-    found = folders.find(paths)
-    out = out or Path(os.path.relpath(os.path.commonpath([folder.resolve() for folder in found]))) / "report"
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console, transient=True
-    ) as progress:
+    found, problems = _find(paths)
+    out = out or _shared(found) / "report"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}): choose another folder with --out.") from None
+    bar = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*bar, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("reading", total=sum(len(folders.trainings(folder)) for folder in found))
         runs = [read(folder, name) for folder, name in zip(found, folders.names(found), strict=True)]
         for run in runs:
@@ -67,20 +72,44 @@ def write(paths: Sequence[Path], out: Path | None, choice: Choice, console: Cons
                     pictures.append(picture)
                     svgs[picture.name] = _save(picture, out)
                 progress.advance(task)
+        for name in set(NAMES) - set(svgs):
+            for end in (".png", ".svg"):
+                (out / f"{name}{end}").unlink(missing_ok=True)
         judged = verdicts(runs)
         table = summary(runs)
         write_text(out / SUMMARY, table.to_csv(index=False, lineterminator="\n"))
         page = Page(
             title=f"Lottery tickets: {', '.join(run.name for run in runs[:3])}{', …' if len(runs) > 3 else ''}",
             runs=[facts(run) for run in runs],
-            notes=list(of_all(runs)),
+            notes=[*problems, *of_all(runs)],
             verdicts=judged,
             pictures=pictures,
             summary=table,
             made=f"lth_lightning {__version__}, {datetime.now():%Y-%m-%d %H:%M}",
         )
         write_text(out / PAGE, render(page, svgs))
-    return Report(out / PAGE, judged, pictures, [problem for run in runs for problem in run.problems], runs)
+    problems += [problem for run in runs for problem in run.problems]
+    return Report(out / PAGE, judged, pictures, problems, runs)
+
+
+def _shared(found: Sequence[Path]) -> Path:
+    """The deepest folder that holds all of the runs, relative where it is below the current one."""
+    shared = Path(os.path.commonpath([folder.resolve() for folder in found]))
+    return shared.relative_to(Path.cwd()) if shared.is_relative_to(Path.cwd()) else shared
+
+
+def _find(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The runs, and a line for each path that holds none; raises UserError where there are no runs at all."""
+    found: list[Path] = []
+    problems: list[str] = []
+    for path in paths:
+        try:
+            found += folders.find([path])
+        except UserError as error:
+            problems.append(str(error))
+    if not found:
+        raise UserError(problems[0])
+    return folders.find(found), problems
 
 
 def _save(picture: Picture, out: Path) -> str:

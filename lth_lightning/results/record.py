@@ -11,6 +11,7 @@ from typing import Any
 from lth_lightning.errors import UserError
 from lth_lightning.files import write_text
 from lth_lightning.results.run_folder import RESULT, TABLE
+from lth_lightning.results.training import TICKET
 
 OK, DIVERGED = "ok", "diverged"
 
@@ -58,6 +59,11 @@ class Record:
     def order(self) -> tuple[int, str, int, int]:
         """Where the row stands in the table."""
         return self.replicate, self.arm, self.trial, self.level
+
+    @property
+    def label(self) -> str:
+        """As `Training.label`."""
+        return TICKET if self.arm == TICKET else f"{self.arm}_{self.trial}"
 
 
 COLUMNS = tuple(field.name for field in fields(Record))

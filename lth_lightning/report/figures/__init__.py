@@ -1,7 +1,7 @@
 """The figures of a report, each in a file of its own.
 
 To add one: a function that takes the runs' `Line`s and returns a `Picture`, or None where the runs do not hold what it
-shows; and its name in `ALL`, at its place on the page.
+shows; the function in `ALL`, at its place on the page, and the picture's name in `NAMES`.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +19,12 @@ from lth_lightning.report.figures import (
     sweep,
 )
 from lth_lightning.report.lines import Line
+
+NAMES = (
+    *("early_stop", "sweep", "final", "one_shot", "by_weights", "fixed_steps", "accuracy_curves", "loss_curves"),
+    *("initializations", "movement", "growth", "incoming", "outgoing"),
+)
+"""Of all pictures there may be: what an older report of the same runs has left goes."""
 
 Draw = Callable[[Sequence[Line], Choice], Picture | None]
 

@@ -64,7 +64,7 @@ def _picture(lines: Sequence[Line], choice: Choice, axis: int, units: tuple[str,
     caption = (
         f"Of the weights that {way} each unit, the percentage that the ticket keeps, from the best connected unit to "
         "the worst: means over replicates, and their range. Where units keep alike the line is flat; dotted lines are "
-        "for as many weights at random places, so that only what is steeper than they are is no chance. "
+        "for as many weights at random places, so only what is steeper than these is more than chance. "
         f"{layers.notes(list(found), counts, lines)}"
     )
     alt = layers.told([(row, _say(row, fractions, units[0])) for row, fractions in found.items()])
