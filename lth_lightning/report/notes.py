@@ -171,7 +171,7 @@ def _planned(run: Run) -> int | None:
 def _training(lines: Sequence[Line], runs: Sequence[Run]) -> str:
     """Arms that are not trained as tickets are."""
     sentences = []
-    trained_on = [run for run in runs if run.setting("pruning.retrain", "Rewind") != "Rewind"]
+    trained_on = [run for run in runs if run.trains_on]
     if trained_on:
         which = listed([f"{run.name} ({run.setting('pruning.retrain')})" for run in trained_on])
         where = "in " + which if len(runs) > 1 else f"({trained_on[0].setting('pruning.retrain')})"
