@@ -152,7 +152,7 @@ def test_trials_that_spread_across_the_limit_tell_nothing(tmp_path: Path) -> Non
 
     verdict = of(verdicts([write(tmp_path / "version_0", noisy)]), "L1")[0]
     assert verdict.outcome == "cannot tell"
-    assert "spread across the limit" in verdict.reason
+    assert "but the trials spread across its limit" in verdict.reason
 
 
 def test_a_diverged_replicate_is_no_trial(tmp_path: Path) -> None:

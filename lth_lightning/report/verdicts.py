@@ -101,7 +101,8 @@ def judge(
         return "holds", ""
     if measured.value + error < low or measured.value - error > high:
         return "does not hold", ""
-    return "cannot tell", "the trials spread across the limit of what counts as holding"
+    where = "within" if low <= measured.value <= high else "outside"
+    return "cannot tell", f"the mean is {where} what is accepted, but the trials spread across its limit"
 
 
 def _shortened(claim: Claim, of: Run, to: Run | None) -> list[str]:
