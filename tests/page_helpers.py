@@ -57,6 +57,7 @@ def facts(name: str = "lenet") -> RunFacts:
     return RunFacts(
         name,
         "3 of 4 trainings finished",
+        "Winning tickets at level 1.",
         [("Folder", f"lightning_logs/{name}"), ("Network", "LeNet300"), ("Seed", "0")],
         f"experiment: {name}\npruning:\n  levels: 3\n",
         f"lth fit --config lightning_logs/{name}/config.yaml",

@@ -132,12 +132,12 @@ def test_the_table_sorts_with_the_keyboard(visit, key):
 
 def test_the_filter_keeps_rows_with_all_words_and_counts_them(visit):
     tab = visit("long")
-    tab.get_by_label("Rows with the words").fill("third TICKET")
+    tab.get_by_label("Show rows with these words").fill("third TICKET")
     assert tab.locator("tbody tr:visible").count() == 12
     assert tab.locator("output").text_content() == "12 of 72 rows"
     tab.get_by_role("button", name="Level", exact=True).click()
     assert tab.locator("tbody tr:visible").count() == 12
-    tab.get_by_label("Rows with the words").fill("")
+    tab.get_by_label("Show rows with these words").fill("")
     assert tab.locator("tbody tr:visible").count() == 72
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from lth_lightning.report.page import RunFacts
 from lth_lightning.report.runs import Run
 from lth_lightning.report.style import percent
-from lth_lightning.results.run_folder import CONFIG
-from lth_lightning.results.summary import ranges
+from lth_lightning.results.run_folder import CONFIG, is_owned
+from lth_lightning.results.summary import ranges, verdict
 from lth_lightning.results.training import TICKET
 
 
@@ -19,6 +19,7 @@ def facts(run: Run) -> RunFacts:
     return RunFacts(
         name=run.name,
         state=_state(run),
+        result=verdict(run.records, run.trains_on) if run.records else "",
         facts=list(_facts(run)),
         config=path.read_text(errors="replace") if has_config else "",
         command=f"lth fit --config {shlex.quote(str(path))}" if has_config else "",
@@ -32,7 +33,7 @@ def _state(run: Run) -> str:
     if done >= planned:
         return f"finished: {done:,} trainings"
     word = "stopped by divergence" if run.diverged and not run.unfinished else "not finished"
-    return f"{word}: {done:,} of {planned:,} trainings"
+    return f"{'running' if is_owned(run.folder) else word}: {done:,} of {planned:,} trainings"
 
 
 def _facts(run: Run) -> Iterator[tuple[str, str]]:
@@ -101,7 +102,7 @@ def _pruning(run: Run) -> Iterator[str]:
 def _sessions(run: Run) -> Iterator[tuple[str, str]]:
     sessions = run.plan.get("sessions", [])
     if not sessions:
-        yield "versions", "not recorded: an older version made the run"
+        yield "versions", "not recorded"
         return
     yield "begun", str(sessions[0].get("started", "")).replace("T", " ").replace("+00:00", " UTC")
     versions = {
@@ -113,7 +114,7 @@ def _sessions(run: Run) -> Iterator[tuple[str, str]]:
 
 def _machine(session: dict[str, Any]) -> str:
     device, platform, workers, threads = (session.get(key) for key in ("device", "platform", "workers", "threads"))
-    return f"{device}, {platform}, {workers} side by side with {threads} CPU threads each"
+    return f"{device}, {platform}, {workers} side by side, CPU threads of each: {threads}"
 
 
 def _duration(seconds: float) -> str:

@@ -20,6 +20,8 @@ def find(paths: Sequence[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for path in paths:
         runs = [path] if _is_run(path) else sorted(_below(path), key=_place)
+        if not path.exists():
+            raise UserError(f"There is no {path}: `lth ls` lists the runs in lightning_logs.")
         if not runs:
             raise UserError(
                 f"{path} holds no run: give a run's folder, such as lightning_logs/lenet/version_0, or an experiment's."
@@ -54,13 +56,18 @@ def _place(path: Path) -> tuple[Any, ...]:
 
 
 def names(folders: Sequence[Path]) -> list[str]:
-    """What tells the runs apart: their paths without the folders that all of them share, without a `version_0`."""
+    """What tells the runs apart: their paths without the folders that all of them share, without a `version_0`.
+
+    Versions of one experiment keep its name.
+    """
     parts = [folder.resolve().parts for folder in folders]
     if len(parts) == 1:
         return ["/".join(parts[0][-2:]) if parts[0][-1].startswith("version_") else parts[0][-1]]
     shared = 0
     while all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
         shared += 1
+    if all(len(p) == shared + 1 and p[-1].startswith("version_") for p in parts):
+        shared -= 1
     short = ["/".join(p[shared:]) for p in parts]
     bare = [name.removesuffix("/version_0") for name in short]
     return bare if len(set(bare)) == len(bare) else short

@@ -16,6 +16,8 @@ def gaps(run: Run) -> list[str]:
     lines += [f"Not finished, so in no figure: {name} (step {step:,})." for name, step in run.unfinished.items()]
     lines += [f"{_place(r)} diverged at step {r.steps:,}: it is counted, and in no mean." for r in run.diverged]
     lines += _missing(run)
+    if not run.config and not run.problems:
+        lines.append("There is no config.yaml, or nothing in it, so no claim of the paper can be judged.")
     if len({record.replicate for record in run.records}) == 1:
         lines.append("One replicate: its lines have no spread, and no claim is judged from them.")
     return lines

@@ -28,7 +28,8 @@ class RunFacts:
 
     Attributes:
         name: of the run in this report.
-        state: how far it is, such as `still going: 14 of 111 trainings finished`.
+        state: how far it is, such as `running: 14 of 111 trainings`.
+        result: what `lth fit` says at its end: which tickets win, and against each control; empty without results.
         facts: label and value: folder, network, data, steps, replicates, seed, versions, …
         config: the text of config.yaml; empty where there is none.
         command: a shell command that repeats the run; empty where none does.
@@ -36,6 +37,7 @@ class RunFacts:
 
     name: str
     state: str
+    result: str
     facts: Sequence[tuple[str, str]]
     config: str
     command: str

@@ -12,13 +12,21 @@ from lth_lightning.report.gaps import of_all
 from lth_lightning.report.terminal import complain
 from lth_lightning.report.verdict import Verdict
 from lth_lightning.report.write import write
+from lth_lightning.results.summary import verdict
 
 STYLES = {"holds": "green", "does not hold": "red"}
+
+FEW = 4
+"""Runs of which the terminal says which tickets win."""
 
 
 def show(paths: Sequence[Path], out: Path | None, choice: Choice, console: Console) -> int:
     """Write the report, say where it is and what it says, and return the exit code: 2 where something was damaged."""
     report = write(paths, out, choice, console)
+    for run in report.runs[:FEW]:
+        if run.records:
+            name = f"{run.name}: " if len(report.runs) > 1 else ""
+            console.print(f"{name}{verdict(run.records, run.trains_on)}", markup=False)
     _say_verdicts(report.verdicts, console)
     number = len(report.pictures)
     damaged = set(report.problems)
@@ -34,15 +42,13 @@ def show(paths: Sequence[Path], out: Path | None, choice: Choice, console: Conso
 def _say_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
     """What holds and what does not in a table; of what cannot be told only why."""
     if not verdicts:
-        console.print(
-            "No claim of the paper speaks of these runs: of other networks, data or settings it says nothing."
-        )
+        console.print("None of the paper's claims is about such networks, data and settings.")
         return
-    decided = [verdict for verdict in verdicts if verdict.outcome != "cannot tell"]
+    decided = [one for one in verdicts if one.outcome != "cannot tell"]
     if decided:
         console.print(_table(decided))
     if len(decided) < len(verdicts):
-        reasons = Counter(verdict.reason.split(":")[0].split(";")[0] for verdict in verdicts if verdict.reason)
+        reasons = Counter(one.reason.split(":")[0].split(";")[0] for one in verdicts if one.reason)
         most = "; ".join(f"{reason} ({number})" for reason, number in reasons.most_common(3))
         number = len(verdicts) - len(decided)
         claims = "1 claim" if number == 1 else f"{number} claims"
@@ -53,9 +59,9 @@ def _table(verdicts: Sequence[Verdict]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("claim", "verdict", "measured (least to most)", "the paper"):
         table.add_column(name)
-    for verdict in verdicts:
-        claim = f"[bold]{verdict.claim}[/bold] {verdict.text}"
-        outcome = f"[{STYLES[verdict.outcome]}]{verdict.outcome}[/]"
-        measured = f"{verdict.measured} ({verdict.spread})" if verdict.spread else verdict.measured
-        table.add_row(claim, outcome, measured, verdict.paper or verdict.accepted)
+    for one in verdicts:
+        claim = f"[bold]{one.claim}[/bold] {one.text}"
+        outcome = f"[{STYLES[one.outcome]}]{one.outcome}[/]"
+        measured = f"{one.measured} ({one.spread})" if one.spread else one.measured
+        table.add_row(claim, outcome, measured, one.paper or one.accepted)
     return table

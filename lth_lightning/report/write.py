@@ -79,7 +79,7 @@ def write(paths: Sequence[Path], out: Path | None, choice: Choice, console: Cons
         table = summary(runs)
         write_text(out / SUMMARY, table.to_csv(index=False, lineterminator="\n"))
         page = Page(
-            title=f"Lottery tickets: {', '.join(run.name for run in runs[:3])}{', …' if len(runs) > 3 else ''}",
+            title=f"Lottery tickets: {_title(runs)}",
             runs=[facts(run) for run in runs],
             notes=[*problems, *of_all(runs)],
             verdicts=judged,
@@ -90,6 +90,12 @@ def write(paths: Sequence[Path], out: Path | None, choice: Choice, console: Cons
         write_text(out / PAGE, render(page, svgs))
     problems += [problem for run in runs for problem in run.problems]
     return Report(out / PAGE, judged, pictures, problems, runs)
+
+
+def _title(runs: Sequence[Run]) -> str:
+    if len(runs) <= 3:
+        return ", ".join(run.name for run in runs)
+    return f"{_shared([run.folder for run in runs]).resolve().name}, {len(runs)} runs"
 
 
 def _shared(found: Sequence[Path]) -> Path:

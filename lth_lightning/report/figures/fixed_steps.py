@@ -62,7 +62,7 @@ def draw(lines: Sequence[Line], choice: Choice) -> Picture | None:
     return Picture(
         "fixed_steps",
         f"{CALLED[quantity].capitalize()} at fixed steps",
-        " ".join([caption, spread, *cut, *words, *gaps]),
+        " ".join(dict.fromkeys([caption, spread, *cut, *words, *gaps])),
         panels.alt(lines, shown),
         "LTH Fig. 7, 8",
         figure,
