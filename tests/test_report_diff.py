@@ -249,7 +249,7 @@ def test_what_is_no_run_and_a_run_beside_itself_are_one_line(
     pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for words, said in (
-        ([str(pair[0]), str(pair[0].parent / "missing")], "holds no run"),
+        ([str(pair[0]), str(pair[0].parent / "missing")], "There is no"),
         ([str(pair[0]), str(pair[0].parent)], "are one run: name two."),
         ([str(pair[0])], "required"),
         ([str(pair[0]), "--nonsense", str(pair[1])], "--nonsense"),

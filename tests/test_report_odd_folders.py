@@ -156,6 +156,7 @@ def test_a_file_that_may_not_be_read_is_told_in_a_line(
 def test_beside_a_folder_without_a_run_the_others_are_reported_on(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "nothing").mkdir()
     assert main(["report", str(run), str(tmp_path / "nothing")]) == 2
     said = capsys.readouterr()
     assert said.err.startswith(f"lth: {tmp_path / 'nothing'} holds no run")

@@ -169,10 +169,10 @@ def test_which_runs_a_verdict_is_of_is_said_where_there_are_several():
 
 
 def test_a_page_without_verdicts_pictures_rows_configs_or_notes_says_so():
-    bare = facts().__class__("mine", "no training finished", [("Folder", "x")], "", "")
+    bare = facts().__class__("mine", "no training finished", "", [("Folder", "x")], "", "")
     found = parsed(page(runs=[bare], notes=[], verdicts=[], pictures=[], summary=pd.DataFrame()))
     for sentence in (
-        "None of the paper's claims that this report knows bears on this run.",
+        "None of the claims of the paper",
         "There is nothing to draw yet.",
         "No training has finished yet.",
         "Its folder does not say how it was started.",
