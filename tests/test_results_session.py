@@ -13,8 +13,9 @@ import torch
 from loop_helpers import go
 
 import lth_lightning
-from lth_lightning.callbacks import RandomReinit
+from lth_lightning.callbacks import LearningRateRewind, RandomReinit, Rewind
 from lth_lightning.errors import UserError
+from lth_lightning.report.runs import read
 from lth_lightning.results import Training, session
 
 LOOP: dict[str, Any] = {"rates": {"linear": 0.2, "output": 0.1}, "evaluate_every": 10}
@@ -34,8 +35,9 @@ def test_the_plan_has_the_levels_of_each_arm_and_trial(tmp_path: Path) -> None:
     ]
     session.write(tmp_path, PLAN + controls, None)
     arms = {"ticket": [0, 1], "noise_0": [1, 3], "noise_1": [1, 3]}
-    assert content(tmp_path) == {"format": 1, "replicates": 2, "arms": arms, "sessions": []}
-    assert session.read(tmp_path) == {"replicates": 2, "arms": arms, "sessions": []}
+    said = {"replicates": 2, "arms": arms, "trains_on": False, "sessions": []}
+    assert content(tmp_path) == {"format": 1, **said}
+    assert session.read(tmp_path) == said
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
@@ -101,7 +103,8 @@ def test_a_damaged_file_is_one_line_and_the_next_session_replaces_it(tmp_path: P
     assert str(error.value).startswith(str(tmp_path / "run.json"))
     assert "\n" not in str(error.value)
     session.write(tmp_path, PLAN, {"number": 7})
-    assert session.read(tmp_path) == {"replicates": 2, "arms": {"ticket": [0, 1]}, "sessions": [{"number": 7}]}
+    assert session.read(tmp_path)["arms"] == {"ticket": [0, 1]}
+    assert session.read(tmp_path)["sessions"] == [{"number": 7}]
 
 
 def test_a_newer_format_says_so(tmp_path: Path) -> None:
@@ -138,3 +141,11 @@ def test_a_damaged_file_does_not_stop_a_run_that_goes_on(tmp_path: Path) -> None
     go(tmp_path, {**settings, "levels": 2}, folder=run)
     assert session.read(run)["arms"] == {"ticket": [0, 1, 2]}
     assert len(session.read(run)["sessions"]) == 1
+
+
+def test_that_tickets_train_on_is_known_of_a_run_started_from_python(tmp_path: Path) -> None:
+    for name, retrain, trains_on in (("reset", Rewind(), False), ("on", LearningRateRewind(), True)):
+        go(tmp_path / name, {"levels": 1, "retrain": retrain}, steps=2)
+        run = tmp_path / name / "run" / "version_0"
+        assert session.read(run)["trains_on"] is trains_on
+        assert read(run, name).trains_on is trains_on

@@ -199,7 +199,7 @@ class Driver:
             write_text(self.folder / CONFIG, config)
             threads = self.threads if self.workers > 1 else torch.get_num_threads()
             begun = session.describe(self.device, threads, max(1, workers)) if len(self._agenda) else None
-            session.write(self.folder, trainings, begun)
+            session.write(self.folder, trainings, begun, self.loop.retrain.trains_on)
         if self.loop.together:
             self._make_together()
         elif workers > 1:

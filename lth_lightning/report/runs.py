@@ -100,7 +100,7 @@ class Run:
     @property
     def trains_on(self) -> bool:
         """Whether its tickets go on from trained weights, so that none of them is a winning one."""
-        return bool(self.setting("pruning.retrain", "Rewind") != "Rewind")
+        return bool(self.plan.get("trains_on") or self.setting("pruning.retrain", "Rewind") != "Rewind")
 
     def setting(self, key: str, default: Any = None) -> Any:
         """A setting by its dotted key, such as `pruning.levels`; class settings without `init_args`.

@@ -35,8 +35,10 @@ def describe(device: "torch.device", threads: int, workers: int) -> dict[str, An
     }
 
 
-def write(run: Path, trainings: Sequence[Training], session: dict[str, Any] | None) -> None:
+def write(run: Path, trainings: Sequence[Training], session: dict[str, Any] | None, trains_on: bool = False) -> None:
     """Put down the run's plan, finished trainings too, and `session` behind those before it; None adds none.
+
+    `trains_on` says that its tickets go on from trained weights, which a run started from Python says nowhere else.
 
     A damaged file is replaced.
     """
@@ -52,13 +54,14 @@ def write(run: Path, trainings: Sequence[Training], session: dict[str, Any] | No
         "format": FORMAT,
         "replicates": len({training.replicate for training in trainings}),
         "arms": {label: sorted(levels) for label, levels in arms.items()},
+        "trains_on": trains_on,
         "sessions": sessions + ([session] if session else []),
     }
     write_text(run / SESSIONS, json.dumps(content) + "\n")
 
 
 def read(run: Path) -> dict[str, Any]:
-    """`replicates`, `arms` {`Training.label`: levels} and `sessions` of a run; empty where an older version made it.
+    """`replicates`, `arms` {`Training.label`: levels}, `trains_on` and `sessions`; empty of an older version's run.
 
     Raises UserError where the file is damaged, or of a newer version.
     """
@@ -78,7 +81,7 @@ def read(run: Path) -> dict[str, Any]:
     if not _is_whole(content):
         raise UserError(f"{path} is damaged: what the run planned is not known. `lth fit --resume` writes it anew.")
     found: dict[str, Any] = {key: content[key] for key in ("replicates", "arms", "sessions")}
-    return found
+    return {**found, "trains_on": bool(content.get("trains_on", False))}
 
 
 def _is_whole(content: Any) -> bool:
