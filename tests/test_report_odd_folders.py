@@ -63,7 +63,7 @@ def test_names_in_any_script_are_drawn_without_warnings(tmp_path: Path) -> None:
     for name in ("\u5b9e\u9a8c", "_first"):
         write_run(tmp_path / name / "version_0", levels=range(3))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)  # of matplotlib, about letters that its font lacks
         assert main(["report", str(tmp_path)]) == 0
     drawn = (tmp_path / "report" / "early_stop.svg").read_text()
     assert "\u5b9e\u9a8c: ticket (n=3)" in drawn

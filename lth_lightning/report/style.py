@@ -160,4 +160,7 @@ def below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None
     wide, high = figure.get_size_inches()
     rows, columns, more = legend_rows(labels, wide)
     figure.set_size_inches(wide, high + more)
-    figure.legend(handles, rows, loc="outside lower center", ncols=columns)
+    # Older versions of matplotlib leave out what is called `_…`, so it gets its name afterwards.
+    legend = figure.legend(handles, [row.lstrip("_") for row in rows], loc="outside lower center", ncols=columns)
+    for text, row in zip(legend.get_texts(), rows, strict=True):
+        text.set_text(row)
