@@ -33,7 +33,7 @@ def styled() -> Iterator[None]:
     """Within it figures are drawn, and saved, in the reports' style."""
     with matplotlib.style.context(STYLE), warnings.catch_warnings():
         # Letters that the font lacks, such as Chinese ones, are boxes in a PNG; the page has the reader's fonts.
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from (current )?font")
         yield
 
 
