@@ -95,6 +95,17 @@ def test_networks_that_train_on_win_no_ticket(tmp_path: Path, capsys: pytest.Cap
     assert best == {"ticket/version_0": "level 1, 80.0%, +1.00 points", "trains_on/version_0": "-"}
 
 
+def test_a_run_from_python_whose_networks_train_on_wins_none_either(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "a" / "version_0"
+    write_run(run, levels=range(2), change=accuracies({0: (1000, 0.97), 1: (900, 0.98)}))
+    (run / "config.yaml").write_text("# started from Python, so there is no config\n")
+    plan = [Training(replicate, "ticket", 0, level, run) for replicate in range(3) for level in range(2)]
+    session.write(run, plan, None, trains_on=True)
+    assert [row["best ticket"] for row in plain(tmp_path, capsys)] == ["-"]
+
+
 def test_a_stopped_run_says_how_far_it_came(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "a" / "version_0"
     write_run(run, replicates=2, levels=range(4), missing={(1, "ticket", 0, level) for level in (2, 3)})

@@ -95,9 +95,8 @@ def _row(run: Run) -> Row:
     replicates = {record.replicate for record in run.records}
     tickets = [[r.level for r in run.records if r.arm == TICKET and r.replicate == number] for number in replicates]
     levels = run.plan.get("arms", {}).get(TICKET)
-    retrain = str(run.setting("pruning.retrain", "Rewind"))
     points = summarize(run.records)
-    winners = winning_levels(points) if retrain == "Rewind" else None
+    winners = None if run.trains_on else winning_levels(points)
     return Row(
         name=run.name,
         state=_state(run, left),
