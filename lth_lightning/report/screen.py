@@ -8,11 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lth_lightning.report.figure import Choice
-from lth_lightning.report.gaps import of_all
 from lth_lightning.report.terminal import complain
 from lth_lightning.report.verdict import Verdict
 from lth_lightning.report.write import write
-from lth_lightning.results.summary import verdict
 
 STYLES = {"holds": "green", "does not hold": "red"}
 
@@ -24,13 +22,13 @@ def show(paths: Sequence[Path], out: Path | None, choice: Choice, console: Conso
     """Write the report, say where it is and what it says, and return the exit code: 2 where something was damaged."""
     report = write(paths, out, choice, console)
     for run in report.runs[:FEW]:
-        if run.records:
+        if run.result:
             name = f"{run.name}: " if len(report.runs) > 1 else ""
-            console.print(f"{name}{verdict(run.records, run.trains_on)}", markup=False)
+            console.print(f"{name}{run.result}", markup=False)
     _say_verdicts(report.verdicts, console)
     number = len(report.pictures)
     damaged = set(report.problems)
-    notes = [note for note in of_all(report.runs) if not any(note.endswith(problem) for problem in damaged)]
+    notes = [note for note in report.notes if not any(note.endswith(problem) for problem in damaged)]
     if notes:
         more = f" And {len(notes) - 1} more note{'' if len(notes) == 2 else 's'} on the page." if len(notes) > 1 else ""
         console.print(f"{notes[0]}{more}", markup=False)  # paths may have brackets

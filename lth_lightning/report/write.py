@@ -20,7 +20,7 @@ from lth_lightning.report.figure import Choice, Picture
 from lth_lightning.report.figures import ALL, NAMES
 from lth_lightning.report.gaps import of_all
 from lth_lightning.report.lines import lines
-from lth_lightning.report.page import Page, render
+from lth_lightning.report.page import Page, RunFacts, render
 from lth_lightning.report.runs import Run, read
 from lth_lightning.report.style import styled
 from lth_lightning.report.table import summary
@@ -41,7 +41,8 @@ class Report:
     verdicts: Sequence[Verdict]
     pictures: Sequence[Picture]
     problems: Sequence[str]
-    runs: Sequence[Run]
+    notes: Sequence[str]
+    runs: Sequence[RunFacts]
 
 
 def write(paths: Sequence[Path], out: Path | None, choice: Choice, console: Console) -> Report:
@@ -76,12 +77,13 @@ def write(paths: Sequence[Path], out: Path | None, choice: Choice, console: Cons
             for end in (".png", ".svg"):
                 (out / f"{name}{end}").unlink(missing_ok=True)
         judged = verdicts(runs)
+        notes, told = list(of_all(runs)), [facts(run) for run in runs]
         table = summary(runs)
         write_text(out / SUMMARY, table.to_csv(index=False, lineterminator="\n"))
         page = Page(
             title=f"Lottery tickets: {_title(runs)}",
-            runs=[facts(run) for run in runs],
-            notes=[*problems, *of_all(runs)],
+            runs=told,
+            notes=[*problems, *notes],
             verdicts=judged,
             pictures=pictures,
             summary=table,
@@ -89,7 +91,7 @@ def write(paths: Sequence[Path], out: Path | None, choice: Choice, console: Cons
         )
         write_text(out / PAGE, render(page, svgs))
     problems += [problem for run in runs for problem in run.problems]
-    return Report(out / PAGE, judged, pictures, problems, runs)
+    return Report(out / PAGE, judged, pictures, problems, notes, told)
 
 
 def _title(runs: Sequence[Run]) -> str:
