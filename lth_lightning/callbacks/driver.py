@@ -14,6 +14,7 @@ from lth_lightning.callbacks.agenda import Agenda, side_by_side
 from lth_lightning.callbacks.board import SummaryBoard
 from lth_lightning.callbacks.crew import Crew, WorkerDiedError
 from lth_lightning.callbacks.display import Display
+from lth_lightning.callbacks.hooks import built, seeded_hooks
 from lth_lightning.callbacks.joint import ELEMENTWISE, JointMaker
 from lth_lightning.callbacks.maker import Maker
 from lth_lightning.callbacks.origin import Origins, fresh_model
@@ -54,7 +55,7 @@ class Driver:
             raise UserError(f"workers is {workers} and threads {threads}: give 1 or more of each.")
         self.loop = loop
         self.make_trainer = make_trainer
-        self.make_model = make_model
+        self.make_model = built(make_model, make_trainer, datamodule, seed)
         self.datamodule = datamodule
         self.seed = seed
         self.display = display
@@ -111,14 +112,15 @@ class Driver:
             model.prepare_data()  # lest all workers download at once
         # Before a folder is claimed. The other ranks read the files in `fit`, when rank 0 has fetched them.
         if self.datamodule is not None and fetch and trainers.is_rank_zero():
-            self.datamodule.prepare_data()
+            with seeded_hooks(self.seed, self.datamodule):
+                self.datamodule.prepare_data()
             if isinstance(self.datamodule, TensorDataModule):
                 self.datamodule.setup("fit")
         scores = [self.loop.score, *(control.score for control in self.loop.controls if control.score)]
         if fetch and trainers.is_rank_zero() and (number := max(score.samples for score in scores)):
             self._samples(number, torch.Generator())  # not only once level 0 is trained
         trainer = self.make_trainer(Training(0, "ticket", 0, 0, Path()))
-        trainers.refuse_unfit(trainer)
+        trainers.refuse_unfit(trainer, model, self.loop.rewind_step)
         if self.workers > 1:
             trainers.refuse_workers(trainer)
         # No logger where the user has turned logging off.
@@ -178,7 +180,9 @@ class Driver:
         return plan_trainings(folder, self.loop.replicates, self.schedule.levels[-1], self.loop.controls, first)
 
     def _samples(self, number: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        return draw_samples(self.datamodule or self.make_model(), number, generator)
+        source = self.datamodule or self.make_model()
+        with seeded_hooks(self.seed, source):
+            return draw_samples(source, number, generator)
 
     def _run(self, config: str) -> list[Record]:
         is_main = trainers.is_rank_zero()

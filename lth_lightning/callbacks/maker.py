@@ -11,7 +11,8 @@ from lth_lightning.callbacks.board import add_hyperparameters
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.fit_watch import FitWatch
 from lth_lightning.callbacks.gradient_masks import GradientMasks
-from lth_lightning.callbacks.measure import measure
+from lth_lightning.callbacks.hooks import seeded_hooks
+from lth_lightning.callbacks.measure import Measure
 from lth_lightning.callbacks.origin import Origins
 from lth_lightning.callbacks.ranks import clean_interrupts
 from lth_lightning.callbacks.replay import replaying
@@ -20,15 +21,17 @@ from lth_lightning.data import StepPlan, TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.files import read_pt, write_pt
 from lth_lightning.machine import give_back_memory
-from lth_lightning.pruning import Mask, rewind, snapshot
+from lth_lightning.pruning import Mask, MaskKeeper, rewind, snapshot
 from lth_lightning.pruning.compact import compact_
 from lth_lightning.pruning.csr import csr_
+from lth_lightning.pruning.mask import check_pruned
 from lth_lightning.pruning.rewind import Weights, to_cpu
 from lth_lightning.pruning.ticket import FORMAT
+from lth_lightning.results.curve import shortest
 from lth_lightning.results.record import DIVERGED, OK, Record
 from lth_lightning.results.run_folder import CHECKPOINT, MASK, TRAINED
 from lth_lightning.results.training import Training
-from lth_lightning.seeding import seed_all
+from lth_lightning.seeding import derive_seed
 
 if TYPE_CHECKING:
     from lth_lightning.callbacks.pruning_loop import MakeTrainer, PruningLoop
@@ -98,9 +101,13 @@ class Maker:
         )
         steps = 0 if start.steps == 0 else self.steps(trainer, long_steps)
         display.begin(str(training), self.origins.density(start.mask), steps)
-        watch = self.loop.begin(training, start, mask, self.seed, display, long_steps is not None)
+        watch = self.loop.begin(training, start, mask, self.seed, display, long_steps is not None, resume)
         use_checkpoint = resume or start.step > 0
-        with clean_interrupts(trainer), trainers.without_driver_checks():
+        with (
+            clean_interrupts(trainer),
+            trainers.without_driver_checks(),
+            seeded_hooks(self.seed, self.datamodule, model),
+        ):
             with self._ordered(training, trainer, model, long_steps):
                 if steps != 0:
                     trainer.fit(
@@ -110,13 +117,7 @@ class Maker:
                 (training.replicate_folder / f".start_{trainer.global_rank}.ckpt").unlink(missing_ok=True)
             if not watch.diverged:
                 self.check_length(training, trainer, start, steps)
-                self._evaluate_last_step(training, trainer, model, watch)
-            if unknown := self.loop.unknown_metrics(trainer):
-                display.tell(
-                    f"Of what the module logs ({', '.join(unknown)}) nothing is called val_loss or val_acc: "
-                    "the results will have empty cells."
-                )
-            return self._finish(training, trainer, model, watch, start.mask)
+            return self._finish(training, trainer, model, watch, start, mask, display)
 
     def shrink(self, model: LightningModule, mask: Mask) -> Mask:
         """Have `model` compute by the kernels that were asked for; the mask of what is left for a MaskKeeper."""
@@ -136,34 +137,57 @@ class Maker:
                 "their full length. Drop that callback."
             )
 
-    def _evaluate_last_step(
-        self, training: Training, trainer: Trainer, model: LightningModule, watch: FitWatch
-    ) -> None:
-        """An ordinary module's last step need not be an evaluation's."""
-        if watch.last.get("step") == trainer.global_step:
-            return
-        if trainers.gives(model, "validation_step") and trainers.gives(self.datamodule or model, "val_dataloader"):
-            trainer.loggers = []
-            seed_all(training.seed(self.seed, "last"))
-            trainer.validate(model, datamodule=self.datamodule, verbose=False)
-            # It holds on to what was logged of which of two loaders; `measure` gives it one.
-            trainer.validate_loop._results.clear()
-        self.loop.evaluated(trainer, model)
-
     def _finish(
-        self, training: Training, trainer: Trainer, model: LightningModule, watch: FitWatch, mask: Mask
+        self,
+        training: Training,
+        trainer: Trainer,
+        model: LightningModule,
+        watch: FitWatch,
+        start: Start,
+        mask: Mask,
+        display: Display,
     ) -> Record:
         """Measure, write what the next level needs, record."""
         steps = trainer.global_step
+        # The module's last hooks, too, may have moved what is pruned.
+        MaskKeeper(model, mask, start.pruned).mask_weights()
         final: Weights = snapshot(model, "cpu")
-        seed = training.seed(self.seed, "measure")
-        scores = measure(trainer, model, self.datamodule, watch, train_accuracy=self.loop.train_accuracy, seed=seed)
-        record = self.record(training, watch, mask, steps, self.loop.seconds, scores)
+        measure = Measure(
+            trainer,
+            model,
+            self.datamodule,
+            train_accuracy=self.loop.train_accuracy,
+            seed=training.seed(self.seed, "measure"),
+            display=display,
+        )
+        if not watch.diverged:
+            self._evaluate_last_step(trainer, model, watch, final, measure)
+        scores = measure.scores(watch, final)
+        record = self.record(training, watch, start.mask, steps, self.loop.seconds, scores)
+        for weights in () if watch.diverged else (final, watch.early_stop_weights or {}):
+            check_pruned(weights, start.mask, start.pruned, str(training))
         if trainer.is_global_zero:
             self.write(training, record, final, watch)
         # The others wait until the files that they will read are there.
         trainer.strategy.barrier()
         return record
+
+    def _evaluate_last_step(
+        self, trainer: Trainer, model: LightningModule, watch: FitWatch, final: Weights, measure: Measure
+    ) -> None:
+        """Have the last evaluation be of the weights that are kept.
+
+        An ordinary module's last step need not be an evaluation's, and a callback may change the weights after it.
+        """
+        is_evaluated = watch.last.get("step") == trainer.global_step
+        if is_evaluated and self.loop.are_last_evaluated(final):
+            return
+        names = self.loop.logged
+        found = measure.validation(final, names) if measure.validates() else dict.fromkeys(names)
+        if is_evaluated:
+            watch.last = {**watch.last, **{name: shortest(value) for name, value in found.items()}}
+        else:
+            self.loop.evaluated(trainer, model, found)
 
     def record(
         self, training: Training, watch: FitWatch, mask: Mask, steps: int, seconds: float, scores: dict[str, Any]
@@ -244,10 +268,11 @@ class Maker:
     ) -> AbstractContextManager[None]:
         """Within it, the training's batches come in an order that depends on its seed and step alone."""
         seed = training.seed(self.seed, "data")
+        own_seed = derive_seed(self.seed, training.replicate, "own generators")
         plan = None
         if long_steps is not None:
             cuts = (self.loop.rewind_step,) if self.loop.rewind_step else ()
             plan = StepPlan(long_steps, self.loop.evaluate_every, seed, cuts)
         if isinstance(self.datamodule, TensorDataModule):
             self.datamodule.follow(plan, with_test=self.loop.test_curve)
-        return nullcontext() if plan else replaying(self.datamodule or model, trainer, seed)
+        return nullcontext() if plan else replaying(self.datamodule or model, trainer, seed, own_seed)

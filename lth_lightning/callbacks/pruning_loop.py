@@ -1,7 +1,7 @@
 """PruningLoop: the options of a run, and what it does within each fit."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +14,18 @@ from lth_lightning.callbacks.controls import Control
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.fit_watch import FitWatch
+from lth_lightning.callbacks.hooks import builds_layers
+from lth_lightning.callbacks.measure import load_built
+from lth_lightning.callbacks.metrics import VAL_COLUMNS, forget, numbers, unknown_line
 from lth_lightning.callbacks.retraining import Retraining, Rewind
 from lth_lightning.callbacks.start import Start
-from lth_lightning.callbacks.trainer import learning_rates, parameter_groups
+from lth_lightning.callbacks.trainer import learning_rates, parameter_groups, refuse_schedules
 from lth_lightning.errors import UserError
-from lth_lightning.files import write_pt
+from lth_lightning.files import read_pt, write_pt
 from lth_lightning.pruning import Criterion, Magnitude, Mask, MaskKeeper, Schedule, Ticket, Weights, snapshot
 from lth_lightning.pruning.allocation import Scope
 from lth_lightning.pruning.frozen import Pruned
+from lth_lightning.pruning.rewind import fingerprint
 from lth_lightning.pruning.schedule import PAPER_RATES
 from lth_lightning.pruning.ticket import FORMAT
 from lth_lightning.results.curve import TEST_COLUMNS, MetricsFile
@@ -217,15 +221,27 @@ class PruningLoop(Callback):
     # One fit. The driver calls `begin`; Lightning calls the hooks.
 
     def begin(
-        self, training: Training, start: Start, mask: Mask, seed: int, display: Display, long_batches: bool
+        self,
+        training: Training,
+        start: Start,
+        mask: Mask,
+        seed: int,
+        display: Display,
+        long_batches: bool,
+        resume: bool = False,
     ) -> FitWatch:
-        """Get ready for the fit of `training` from `start`, `mask` kept, and return what will be known of it."""
+        """Get ready for the fit of `training` from `start`, `mask` kept, and return what will be known of it.
+
+        `resume` says that it goes on from its own checkpoint.
+        """
         self._training = training
         self._start = start
         self._mask = mask
         self._seed = seed
         self._display = display
         self._long_batches = long_batches
+        self._is_fresh = not resume
+        self._evaluated: list[int] = []
         self._saved_step = start.step
         self.learning_rates = []
         self._seconds = 0.0
@@ -244,11 +260,19 @@ class PruningLoop(Callback):
         """Wall time of the training so far, its earlier sessions up to their last checkpoint counted in."""
         return self._seconds + time.monotonic() - self._began
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Behind the callbacks that the module brings: whatever they do to the weights, the mask comes after it.
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        trainer.callbacks = [*(c for c in callbacks if c is not self), self]  # type: ignore[attr-defined]
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_fresh and builds_layers(pl_module):
+            load_built(pl_module, self._start.weights)  # Lightning has called `setup` once more
         # Rank 0's mask is everybody's. The weights need no such care: DistributedDataParallel sends rank 0's.
         self._mask = trainer.strategy.broadcast(self._mask)
         self.keeper = MaskKeeper(pl_module, self._mask, trainer.strategy.broadcast(self._start.pruned))
         self._detach = self.keeper.attach(trainer.optimizers)
+        self._names = [name for name, _ in pl_module.named_parameters()]
         if self.retrain.uses_rates:
             # At each step: by the end of a fit the schedule has moved once more, to a rate that no step had.
             self._handles = [o.register_step_pre_hook(lambda *_: self._note_rates(trainer)) for o in trainer.optimizers]
@@ -256,6 +280,7 @@ class PruningLoop(Callback):
             trainer.strategy.lr_scheduler_configs = []
             for group, rate in zip(parameter_groups(trainer), self._start.learning_rates, strict=True):
                 group["lr"] = rate
+        refuse_schedules(trainer, self.evaluate_every)
         self._step = trainer.global_step
         if trainer.is_global_zero:
             self._metrics.cut(trainer.global_step)
@@ -265,27 +290,84 @@ class PruningLoop(Callback):
         assert self._training is not None
         draws = ("step", trainer.global_step, batch_idx, trainer.global_rank)
         seed_all(self._training.seed(self._seed, *draws))
+        if self._is_fresh:
+            self._is_fresh = False
+            self._check_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # The module's own hook follows: it draws the same in a fit that is resumed at this epoch.
+        assert self._training is not None
+        seed_all(self._training.seed(self._seed, "epoch start", trainer.current_epoch))
+
+    def _check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raise UserError where something has changed the weights that this training was to start from."""
+        if not trainer.is_global_zero:
+            return
+        for name, parameter in pl_module.named_parameters():
+            wanted = self._start.weights.get(name)
+            if not isinstance(wanted, Tensor) or wanted.shape != parameter.shape:
+                continue  # a part of a layer
+            wanted = wanted.to("cpu", parameter.dtype)
+            if name in self._start.mask:
+                pruned = self._start.pruned.get(name, torch.zeros(()))
+                wanted = torch.where(self._start.mask[name].cpu(), wanted, pruned.to("cpu", parameter.dtype))
+            if not torch.equal(parameter.detach().cpu(), wanted):
+                raise UserError(
+                    f"Something changes '{name}' when a fit begins, such as {type(pl_module).__name__}.on_fit_start: a "
+                    "ticket could not start from its own weights. Initialize in __init__, setup or configure_model."
+                )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert self._training is not None
         step = trainer.global_step
+        # Optimizers may have ways of their own to move weights, and modules their own hooks.
+        self.keeper.mask_weights()
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor):
-            self.watch.batch(loss, len(batch[1]) if self._long_batches else 1)
+            # Lightning gives the loss that it differentiates, which is divided by the batches of an accumulation.
+            share = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+            self.watch.batch(loss * share, len(batch[1]) if self._long_batches else 1)
         # Batches that are accumulated for step k + 1 end at step k as well: its own is the first.
-        if step != self._step and self._training.is_ticket and self._training.level == 0 and step == self.rewind_step:
-            self._save_rewind_point(trainer)
+        if step != self._step and self._training.is_ticket and self._training.level == 0:
+            if step == self.rewind_step:
+                self._save_rewind_point(trainer, pl_module)
+            elif self._step < self.rewind_step < step:
+                raise UserError(
+                    f"Step {self.rewind_step}, which pruning.rewind_step names, lies within a batch: this module makes "
+                    f"{step - self._step} optimizer steps a batch. Name a multiple of that."
+                )
         if not self._long_batches and trainer.is_global_zero:
             self._display.step(step)
         if not trainer.enable_validation and step != self._step and step % self.evaluate_every == 0:
             self._interval_ended(trainer, pl_module)
         self._step = step
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit":
-            self._interval_ended(trainer, pl_module)
+            self.keeper.mask_weights()
+            forget(trainer)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if trainer.state.fn == "fit" and batch_idx == dataloader_idx == 0:
+            self._evaluated = fingerprint(dict(pl_module.named_parameters()))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "fit":
+            return
+        if self._evaluated and self._evaluated != fingerprint(dict(pl_module.named_parameters())):
+            raise UserError(
+                "A callback or a hook evaluates other weights than those that are trained, such as an average of them: "
+                "the run's numbers would not be of the weights that it keeps. Drop it."
+            )
+        self._interval_ended(trainer, pl_module)
+
+    def are_last_evaluated(self, weights: Weights) -> bool:
+        """Whether the last evaluation of the fit was of these weights, by the parameters' names."""
+        return not self._evaluated or self._evaluated == fingerprint({n: weights[n] for n in self._names})
 
     def _interval_ended(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._training is not None
@@ -300,47 +382,46 @@ class PruningLoop(Callback):
             self._saved_step = trainer.global_step
             trainer.save_checkpoint(self._training.folder / CHECKPOINT)
 
-    def evaluated(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float | int | None]:
-        """Record the evaluation that the trainer has just made, or the training loss alone where it makes none."""
-        names = ["val_loss", "val_acc", *(TEST_COLUMNS if self.test_curve else ())]
-        values = [trainer.callback_metrics.get(name) for name in names]
-        known = [i for i, value in enumerate(values) if value is not None]
+    @property
+    def logged(self) -> list[str]:
+        """What an evaluation of a fit records, besides the training loss."""
+        return [*VAL_COLUMNS, *(TEST_COLUMNS if self.test_curve else ())]
+
+    def evaluated(
+        self, trainer: Trainer, pl_module: LightningModule, found: Mapping[str, float | None] | None = None
+    ) -> dict[str, float | int | None]:
+        """Record the evaluation that the trainer has just made, or the training loss alone where it makes none.
+
+        `found` is what was logged in an evaluation that was made apart from the fit.
+        """
         train_loss = self.watch.train_loss()
-        device = trainer.strategy.root_device  # the module's own is the CPU once the fit has ended
-        stack = [torch.as_tensor(values[i]).float().to(device) for i in known]
-        if train_loss is not None:
-            stack.append(train_loss.float().to(device))
-        # One transfer for all; the mean over ranks gives every rank the same numbers, and the same decisions.
-        together = torch.stack(stack) if stack else torch.zeros(0)
-        if trainer.world_size > 1:
-            together = trainer.strategy.reduce(together, reduce_op="mean")
-        numbers = together.tolist()
-        metrics: dict[str, float | None] = dict.fromkeys(["train_loss", *names])
-        metrics |= {names[i]: number for i, number in zip(known, numbers, strict=False)}
-        if train_loss is not None:
-            metrics["train_loss"] = numbers[-1]
+        if found is None:
+            *values, train = numbers(trainer, self.logged, train_loss)
+            found = dict(zip(self.logged, values, strict=True))
+            line = unknown_line(trainer, VAL_COLUMNS) if trainer.enable_validation else None
+            if line and trainer.is_global_zero:
+                self._display.tell(line)
+        else:
+            train = numbers(trainer, (), train_loss)[0]
+        metrics = {"train_loss": train, **found}
         row = self.watch.evaluation(trainer.global_step, metrics, lambda: snapshot(pl_module))
         if trainer.is_global_zero:
             self._metrics.append(row)
             self._display.step(trainer.global_step, row)
         return row
 
-    @staticmethod
-    def unknown_metrics(trainer: Trainer) -> list[str]:
-        """What the module logs, where none of it has a name that is recorded."""
-        logged = {name for name in trainer.callback_metrics if name not in ("step", "epoch")}
-        return [] if logged & {"val_loss", "val_acc", *TEST_COLUMNS} else sorted(logged)
-
-    def _save_rewind_point(self, trainer: Trainer) -> None:
+    def _save_rewind_point(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the weights of step k and the state of Lightning's loops and schedules; the optimizer's if asked."""
         training = self._training
         assert training is not None
         path = training.replicate_folder / ".rewind.ckpt"
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = read_pt(path)
             path.unlink()
-            weights: Weights = checkpoint.pop("state_dict")
+            # Not the checkpoint's, which the module and callbacks may have changed.
+            weights: Weights = snapshot(pl_module, "cpu")
+            del checkpoint["state_dict"]
             checkpoint["callbacks"] = {}
             if not self.retrain.optimizer_state:
                 for state in checkpoint["optimizer_states"]:

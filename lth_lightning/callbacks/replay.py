@@ -1,27 +1,31 @@
 """Makes any train loader give the same batches again, from any batch on, without saving a generator's state."""
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
+from lightning_fabric.utilities.data import sized_len
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.trainer.states import RunningStage
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader, DistributedSampler, SequentialSampler
 
+from lth_lightning.callbacks.hooks import replaced
 from lth_lightning.seeding import derive_seed, seed_all
 
 
 class EpochReplay:
     """Wraps a loader: the global generators are seeded before each epoch and each batch, from names.
 
-    A training that is resumed within an epoch fetches that epoch's batches anew and skips those it has had. Where it
-    stands is asked of the trainer when the first batch is due, so this object has no state.
+    Generators of the loader's own are seeded before each epoch, by `own_seed`: they give one order to all trainings
+    that share it. A training that is resumed within an epoch fetches that epoch's batches anew and skips those it has
+    had. Where it stands is asked of the trainer when the first batch is due, so this object has no state.
     """
 
-    def __init__(self, loader: Any, trainer: Trainer, seed: int) -> None:
-        self._loader, self._trainer, self._seed = loader, trainer, seed
+    def __init__(self, loader: Any, trainer: Trainer, seed: int, own_seed: int) -> None:
+        self._loader, self._trainer, self._seed, self._own_seed = loader, trainer, seed, own_seed
 
     def __getattr__(self, name: str) -> Any:
         # `trainer.train_dataloader.batch_size` and the like are the loader's own. Not its position: Lightning would
@@ -31,15 +35,27 @@ class EpochReplay:
         return getattr(self._loader, name)
 
     def __len__(self) -> int:
-        return len(self._loader)
+        if not isinstance(self._loader, CombinedLoader):
+            return len(self._loader)
+        # Its own needs iterators, which start the loaders' worker processes.
+        lengths = [sized_len(loader) for loader in self._loader.flattened]
+        known = [length for length in lengths if length is not None]
+        if len(known) < len(lengths):
+            raise TypeError("a loader without a length")
+        mode = self._loader._mode
+        return min(known) if mode == "min_size" else sum(known) if mode == "sequential" else max(known)
 
     def __iter__(self) -> Iterator[Any]:
         fit = self._trainer.fit_loop
         epoch: int = fit.epoch_progress.current.processed  # type: ignore[attr-defined]
         done = fit.epoch_loop.batch_progress.current.ready
-        if isinstance(sampler := getattr(self._loader, "sampler", None), DistributedSampler):
-            sampler.seed = self._seed % 2**31
-            sampler.set_epoch(epoch)
+        loaders = self._loader.flattened if isinstance(self._loader, CombinedLoader) else [self._loader]
+        for number, loader in enumerate(loaders):
+            if isinstance(sampler := getattr(loader, "sampler", None), DistributedSampler):
+                sampler.seed = self._seed % 2**31
+                sampler.set_epoch(epoch)
+            for generator in own_generators(loader):
+                generator.manual_seed(derive_seed(self._own_seed, number, epoch))
         seed_all(derive_seed(self._seed, "epoch", epoch))
         batches, index = iter(self._loader), 0
         while True:
@@ -49,33 +65,43 @@ class EpochReplay:
             except StopIteration:
                 return
             if index >= done:
-                yield batch
+                # A CombinedLoader gives each batch with its number and its loader's, and Lightning will again.
+                yield batch[0] if isinstance(self._loader, CombinedLoader) else batch
             index += 1
 
 
-@contextmanager
-def replaying(source: LightningDataModule | LightningModule, trainer: Trainer, seed: int) -> Iterator[None]:
-    """Within it, `source.train_dataloader` gives an `EpochReplay`. A collection of loaders is left as it is."""
-    original = source.train_dataloader
-    # `LightningDataModule.from_datasets` gives its loaders to the object, not to a class.
-    is_own = "train_dataloader" in vars(source)
+def own_generators(loader: Any) -> Iterable[torch.Generator]:
+    """The generators that a DataLoader and its samplers draw from instead of the global one."""
+    batches = getattr(loader, "batch_sampler", None)
+    holders = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
+    found = [getattr(holder, "generator", None) for holder in holders]
+    return [generator for generator in found if isinstance(generator, torch.Generator)]
 
-    @functools.wraps(original)
-    def train_dataloader() -> Any:
-        loader = original()
-        if isinstance(loader, (list, tuple, dict, CombinedLoader)):
-            return loader
-        if isinstance(loader, DataLoader) and trainer.world_size > 1:
-            # Lightning puts its distributed sampler into a bare DataLoader only, not into what wraps one.
-            shuffled = not isinstance(loader.sampler, SequentialSampler)
-            loader = trainer._data_connector._prepare_dataloader(loader, shuffled, RunningStage.TRAINING)
-        return EpochReplay(loader, trainer, seed)
 
-    source.train_dataloader = train_dataloader  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        if is_own:
-            source.train_dataloader = original  # type: ignore[method-assign]
-        else:
-            del source.train_dataloader
+def replaying(
+    source: LightningDataModule | LightningModule, trainer: Trainer, seed: int, own_seed: int
+) -> AbstractContextManager[None]:
+    """Within it, `source.train_dataloader` gives an `EpochReplay`."""
+
+    def wrap(original: Callable[[], Any]) -> Callable[[], Any]:
+        @functools.wraps(original)
+        def train_dataloader() -> Any:
+            loader = original()
+            if isinstance(loader, (list, tuple, dict)):
+                loader = CombinedLoader(loader, "max_size_cycle")  # as Lightning does
+            if isinstance(loader, CombinedLoader):
+                loader.flattened = [_prepared(part, trainer) for part in loader.flattened]
+            return EpochReplay(_prepared(loader, trainer), trainer, seed, own_seed)
+
+        return train_dataloader
+
+    return replaced(source, "train_dataloader", wrap)
+
+
+def _prepared(loader: Any, trainer: Trainer) -> Any:
+    """With a distributed sampler, which Lightning puts into a bare DataLoader only, not into what wraps one."""
+    if not isinstance(loader, DataLoader) or trainer.world_size == 1:
+        return loader
+    return trainer._data_connector._prepare_dataloader(
+        loader, not isinstance(loader.sampler, SequentialSampler), RunningStage.TRAINING
+    )

@@ -6,6 +6,7 @@ import torch
 from pytorch_lightning import LightningDataModule, LightningModule
 from torch import Tensor
 
+from lth_lightning.callbacks.replay import own_generators
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.seeding import seed_all
@@ -22,11 +23,15 @@ def draw_samples(
     """
     if isinstance(source, TensorDataModule):
         return source.sample(number, generator)
-    seed_all(int(torch.randint(2**31, (), generator=generator)))
+    seed = int(torch.randint(2**31, (), generator=generator))
     source.prepare_data()
     source.setup("fit")
+    loader = source.train_dataloader()
+    for own in own_generators(loader):
+        own.manual_seed(seed)
+    seed_all(seed)
     inputs, targets, found = [], [], 0
-    for batch in source.train_dataloader():
+    for batch in loader:
         pair: Any = batch
         if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(p, Tensor) for p in pair):
             raise UserError("This criterion needs batches of two tensors, inputs and targets: use another.")

@@ -2,14 +2,26 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, ModelSummary, ProgressBar, Timer
+from pytorch_lightning.callbacks import (
+    BaseFinetuning,
+    BatchSizeFinder,
+    EarlyStopping,
+    LearningRateFinder,
+    ModelCheckpoint,
+    ModelPruning,
+    ModelSummary,
+    ProgressBar,
+    StochasticWeightAveraging,
+    Timer,
+    WeightAveraging,
+)
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from pytorch_lightning.utilities import rank_zero_only
@@ -23,8 +35,11 @@ def is_rank_zero() -> bool:
     return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
-def refuse_unfit(trainer: Trainer) -> None:
-    """Raise UserError for Trainer settings under which a run's promises cannot hold."""
+def refuse_unfit(trainer: Trainer, model: LightningModule, rewind_step: int) -> None:
+    """Raise UserError for Trainer settings and callbacks under which a run's promises cannot hold.
+
+    Those that `model.configure_callbacks` brings are looked at, too.
+    """
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise UserError(
             "Strategies that spawn or fork (ddp_spawn, ddp_fork, ddp_notebook) lose the callback's state between fits: "
@@ -37,14 +52,52 @@ def refuse_unfit(trainer: Trainer) -> None:
             raise UserError(
                 f"trainer.{flag} skips what a run consists of: set --trainer.max_steps to a few steps instead."
             )
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    if any(isinstance(callback, (EarlyStopping, Timer)) for callback in callbacks):
-        raise UserError(
-            "Trainings of a run have their full length, and the early-stop step is found afterwards: "
-            "drop EarlyStopping and trainer.max_time, and set --trainer.max_steps."
-        )
+    _refuse_callbacks(trainer, model, rewind_step)
     if trainer.max_steps == 0 or trainer.max_epochs == 0 or trainer.limit_train_batches == 0:
         raise UserError("A training of 0 steps finds no ticket: set --trainer.max_steps to 1 or more.")
+
+
+def _refuse_callbacks(trainer: Trainer, model: LightningModule, rewind_step: int) -> None:
+    model.trainer = trainer
+    own = model.configure_callbacks()
+    model.trainer = None
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in [*callbacks, *(own if isinstance(own, Sequence) else [own])]:
+        name = type(callback).__name__
+        if isinstance(callback, (EarlyStopping, Timer)):
+            raise UserError(
+                "Trainings of a run have their full length, and the early-stop step is found afterwards: "
+                f"drop EarlyStopping and trainer.max_time (here: {name}), and set --trainer.max_steps."
+            )
+        if isinstance(callback, (StochasticWeightAveraging, WeightAveraging)):
+            raise UserError(
+                f"{name} evaluates and keeps averages of the weights, and a run prunes and rewinds the weights that "
+                "are trained: drop it."
+            )
+        if isinstance(callback, ModelPruning):
+            raise UserError(f"{name} would prune beside the run, whose counts would be wrong: drop it.")
+        if isinstance(callback, (LearningRateFinder, BatchSizeFinder)):
+            raise UserError(
+                f"{name} would choose for each training anew, and trainings that are compared must not differ in that: "
+                "find a value once, set it, and drop the callback."
+            )
+        if isinstance(callback, BaseFinetuning) and rewind_step:
+            raise UserError(
+                f"{name} gives the optimizer other parameters in the course of a training, so a training cannot begin "
+                "at a later step: set --pruning.rewind_step 0, or drop it."
+            )
+
+
+def refuse_schedules(trainer: Trainer, evaluate_every: int) -> None:
+    """Raise UserError where a schedule of a fit that begins needs evaluations more often than there will be any."""
+    batches = trainer.num_training_batches
+    for config in trainer.lr_scheduler_configs:
+        waits = config.reduce_on_plateau and config.interval == "epoch" and "val" in str(config.monitor)
+        if waits and trainer.val_check_batch is not None and trainer.val_check_batch > batches * config.frequency:
+            raise UserError(
+                f"ReduceLROnPlateau waits for '{config.monitor}' at the end of an epoch of {batches} batches, but "
+                f"evaluations come every {evaluate_every} steps: set --pruning.evaluate_every to an epoch or less."
+            )
 
 
 def refuse_workers(trainer: Trainer) -> None:
@@ -192,7 +245,7 @@ def gives(source: LightningDataModule | LightningModule, name: str) -> bool:
     """Whether `source` defines the hook `name`, such as `test_dataloader`, itself."""
     base = LightningDataModule if isinstance(source, LightningDataModule) else LightningModule
     # An object may have a hook that its class has not: `LightningDataModule.from_datasets` makes such ones.
-    return name in vars(source) or getattr(type(source), name) is not getattr(base, name)
+    return name in vars(source) or getattr(type(source), name, None) is not getattr(base, name, None)
 
 
 def logger_for(run: Path, version: str, purge_step: int | None) -> TensorBoardLogger:

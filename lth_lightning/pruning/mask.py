@@ -1,11 +1,14 @@
 """Masks: per prunable parameter a boolean tensor, True survives. Never read off zeros in the weights."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
+
+from lth_lightning.errors import UserError
 
 Mask = dict[str, Tensor]
 """Parameter name to a bool tensor of the parameter's shape."""
@@ -23,6 +26,22 @@ def same_counts_shuffled(mask: Mapping[str, Tensor], generator: torch.Generator)
         order = torch.randperm(part.numel(), generator=generator)
         shuffled[name] = part.flatten()[order].view_as(part)
     return shuffled
+
+
+def check_pruned(
+    weights: Mapping[str, Tensor], mask: Mapping[str, Tensor], pruned: Mapping[str, Tensor], source: str
+) -> None:
+    """Raise UserError naming the first of `weights` whose pruned entries are not 0, or what `pruned` says of them."""
+    for name, part in mask.items():
+        if name not in weights:
+            continue
+        value = weights[name]
+        wanted = pruned[name].to(value) if name in pruned else torch.zeros((), dtype=value.dtype, device=value.device)
+        if bool(((value != wanted) & ~part.to(value.device)).any()):
+            raise UserError(
+                f"{source}: pruned weights of '{name}' have been moved, by an optimizer, a callback or a hook, so its "
+                "results would not be of its mask. Nothing is recorded."
+            )
 
 
 class MaskKeeper:
@@ -70,14 +89,31 @@ class MaskKeeper:
             torch._foreach_mul_(list(grads), list(masks))
 
     def attach(self, optimizers: Iterable[Optimizer]) -> Callable[[], None]:
-        """Mask the weights now and after every step of `optimizers`; returns a function that detaches again."""
+        """Mask the weights now and after every step of `optimizers`; returns a function that detaches again.
+
+        Optimizers other than torch's may have no hooks, or further methods that move weights. LBFGS evaluates the
+        network between the moves of one step. With these the gradients of pruned weights are zero from the start, so
+        that nothing that follows gradients moves them.
+        """
         self.mask_weights()
-        handles: list[RemovableHandle] = [
-            optimizer.register_step_post_hook(lambda *_: self.mask_weights()) for optimizer in optimizers
-        ]
+        handles: list[RemovableHandle] = []
+        for optimizer in optimizers:
+            # One that was made without `Optimizer.__init__`, or is no Optimizer at all, has none.
+            with contextlib.suppress(AttributeError):
+                handles.append(optimizer.register_step_post_hook(lambda *_: self.mask_weights()))
+            if isinstance(optimizer, LBFGS) or not type(optimizer).__module__.startswith("torch.optim"):
+                handles += self._mask_gradients_at_once()
 
         def detach() -> None:
             for handle in handles:
                 handle.remove()
 
         return detach
+
+    def _mask_gradients_at_once(self) -> list[RemovableHandle]:
+        """Have pruned weights' gradients be zero as soon as they are accumulated."""
+        return [
+            weight.register_post_accumulate_grad_hook(lambda weight, mask=mask: weight.grad.mul_(mask))
+            for weight, mask in zip(self._weights, self._masks, strict=True)
+            if weight.requires_grad
+        ]
