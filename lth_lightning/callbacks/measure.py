@@ -4,10 +4,12 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from lightning_fabric.utilities.data import sized_len
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.loggers.logger import DummyLogger, Logger
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
+from torch import Tensor
 
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.fit_watch import FitWatch
@@ -66,7 +68,7 @@ class Measure:
         if not watch.diverged:
             found |= self._scores("final", final)
         if watch.early_stop_weights is not None:
-            if not watch.diverged and watch.early_stop.get("step") == watch.last.get("step"):
+            if not watch.diverged and _are_equal(watch.early_stop_weights, final):
                 same = {f"early_stop_{key[6:]}": found[key] for key in found if key.startswith("final_t")}
                 return found | same
             found |= self._scores("early_stop", watch.early_stop_weights)
@@ -121,6 +123,11 @@ class Measure:
             callbacks.remove(holder)
             # Lightning holds on to what was logged of which of two loaders; another evaluation may have one.
             trainer.validate_loop._results.clear()
+
+
+def _are_equal(first: Weights, second: Weights) -> bool:
+    tensors = [(value, second[name]) for name, value in first.items() if isinstance(value, Tensor)]
+    return all(torch.equal(one.cpu(), other.cpu()) for one, other in tensors)
 
 
 class _WeightsHolder(Callback):

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -113,7 +114,12 @@ class MaskKeeper:
     def _mask_gradients_at_once(self) -> list[RemovableHandle]:
         """Have pruned weights' gradients be zero as soon as they are accumulated."""
         return [
-            weight.register_post_accumulate_grad_hook(lambda weight, mask=mask: weight.grad.mul_(mask))
+            weight.register_post_accumulate_grad_hook(partial(_mask_gradient, mask))
             for weight, mask in zip(self._weights, self._masks, strict=True)
             if weight.requires_grad
         ]
+
+
+def _mask_gradient(mask: Tensor, weight: Tensor) -> None:
+    if weight.grad is not None:
+        weight.grad.mul_(mask)
