@@ -34,7 +34,7 @@ class GraSP(Criterion):
     def scores(self, evidence: Evidence) -> Scores:
         network = evidence.network()
         # Layers that are never pruned have a share in the flow too.
-        weights = trainable(network, [layer.name for layer in weight_layers(network)])
+        weights = trainable(network, [layer.name for layer in weight_layers(network) if layer.sources is None])
         slopes = gradients(training_loss(network, evidence, self.samples, self.temperature), weights, create_graph=True)
         # H g is the gradient of g . constant(g). A pruned weight does not train: its gradient is no part of the flow.
         flow = torch.zeros(())
