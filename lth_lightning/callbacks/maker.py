@@ -157,7 +157,8 @@ class Maker:
         steps = trainer.global_step
         final: Weights = snapshot(model, "cpu")
         seed = training.seed(self.seed, "measure")
-        scores = measure(trainer, model, self.datamodule, watch, train_accuracy=self.loop.train_accuracy, seed=seed)
+        with_train = self.loop.measures_train(self.datamodule)
+        scores = measure(trainer, model, self.datamodule, watch, train_accuracy=with_train, seed=seed)
         record = self.record(training, watch, mask, steps, self.loop.seconds, scores)
         if trainer.is_global_zero:
             self.write(training, record, final, watch)

@@ -10,7 +10,7 @@ from lth_lightning.callbacks.start import Start
 from lth_lightning.callbacks.trainer import is_rank_zero
 from lth_lightning.files import write_pt
 from lth_lightning.pruning import Mask, Schedule, Ticket, Weights, remaining, snapshot
-from lth_lightning.pruning.criteria.base import Samples
+from lth_lightning.pruning.criteria.base import Loss, Samples
 from lth_lightning.pruning.frozen import frozen
 from lth_lightning.pruning.ticket import FORMAT, read_format
 from lth_lightning.results.run_folder import CHECKPOINT, MASK, REWIND, TRAINED
@@ -33,6 +33,7 @@ class Origins:
         ticket: what level 0 starts from, where it is not dense.
         schedule: survivors at each level.
         samples: draws training samples, for criteria that look at the data.
+        loss: what the network is trained by, for the same; None for the cross entropy of class logits.
     """
 
     def __init__(
@@ -43,10 +44,11 @@ class Origins:
         ticket: Ticket | None,
         schedule: Schedule,
         samples: Samples,
+        loss: Loss | None,
     ) -> None:
         self._loop, self._make_model, self._seed, self._ticket = loop, make_model, seed, ticket
         self.schedule = schedule
-        self._samples = samples
+        self._samples, self._loss = samples, loss
 
     def fresh(self, replicate: int, *draw: int | str) -> LightningModule:
         """A module with the replicate's own initial weights, or with those of a further `draw`."""
@@ -154,6 +156,7 @@ class Origins:
             torch.Generator().manual_seed(training.seed(self._seed, "score")),
             network=lambda: self.fresh(training.replicate),
             samples=self._samples,
+            loss=self._loss,
         )
 
     def write_mask(self, training: Training, mask: Mask) -> None:
