@@ -96,7 +96,8 @@ def test_a_module_without_validation_is_checkpointed_and_goes_on(tmp_path: Path)
 
 def test_measuring_draws_the_same_after_a_kill_between_fit_and_test(tmp_path: Path) -> None:
     """Accuracy on the training set is taken over a loader that shuffles and drops its last samples."""
-    assert_goes_on(tmp_path, Looks, StopInTest(), levels=0, evaluate_every=5, checkpoint_every=5)
+    options = {"levels": 0, "evaluate_every": 5, "checkpoint_every": 5, "train_accuracy": True}
+    assert_goes_on(tmp_path, Looks, StopInTest(), **options)
 
 
 @pytest.mark.parametrize(

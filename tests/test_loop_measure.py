@@ -126,6 +126,7 @@ def test_train_loss_is_the_mean_since_the_last_evaluation(tmp_path: Path) -> Non
 
 def test_a_foreign_modules_numbers_are_those_of_its_weights(tmp_path: Path) -> None:
     settings = {"levels": 1, "rates": {"conv": 0.2, "output": 0.1}, "evaluate_every": 10, "save_early_stop": True}
+    settings["train_accuracy"] = True
     records = go(tmp_path, settings, steps=35, model=OwnModule, data=SmallData())
     for record in records:
         # 35 is not a multiple of 10: the last evaluation is made after the fit.

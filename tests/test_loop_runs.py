@@ -122,7 +122,8 @@ class Nan(OwnModule):
 
 
 def test_a_foreign_module_that_returns_nan_is_recorded_as_diverged(tmp_path: Path) -> None:
-    (record,) = go(tmp_path, {**LOOP, "rates": {"output": 0.2}}, model=Nan, data=SmallData())
+    settings = {**LOOP, "rates": {"output": 0.2}, "train_accuracy": True}
+    (record,) = go(tmp_path, settings, model=Nan, data=SmallData())
     assert (record.status, record.steps, record.early_stop_step) == ("diverged", 10, 5)
     assert record.final_train_acc is None
     assert record.early_stop_test_acc is not None

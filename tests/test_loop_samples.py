@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from loop_helpers import (
     RATES,
@@ -21,8 +22,8 @@ from loop_helpers import (
     tiny,
 )
 from test_loop_resume import Pictures, StopAfter
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, relu
 from torch.utils.data import DataLoader
 
 from lth_lightning.callbacks import Display, PruningLoop, RandomReinit, SearchedAnew
@@ -146,29 +147,75 @@ def test_samples_are_normalized_training_images_and_none_comes_twice(augmented: 
 
 
 def test_a_loaders_samples_are_the_first_of_it_whatever_the_batch_size() -> None:
-    inputs, labels = draw_samples(SmallData(), 13, torch.Generator().manual_seed(1))
+    inputs, labels = draw_samples(SmallData(), OwnModule, 13, torch.Generator().manual_seed(1))
     assert inputs.shape == (13, 1, 6, 6)
     assert labels.shape == (13,)
     assert len({tuple(image.flatten().tolist()) for image in inputs}) == 13
-    again, _ = draw_samples(SmallData(), 13, torch.Generator().manual_seed(1))
-    other, _ = draw_samples(SmallData(), 13, torch.Generator().manual_seed(2))
+    again, _ = draw_samples(SmallData(), OwnModule, 13, torch.Generator().manual_seed(1))
+    other, _ = draw_samples(SmallData(), OwnModule, 13, torch.Generator().manual_seed(2))
     assert torch.equal(inputs, again)
     assert not torch.equal(inputs, other)
-    assert len(draw_samples(SmallData(), 96, torch.Generator())[1]) == 96
+    assert len(draw_samples(SmallData(), OwnModule, 96, torch.Generator())[1]) == 96
     with pytest.raises(UserError, match=r"97 training samples .* gives 96") as error:
-        draw_samples(SmallData(), 97, torch.Generator())
+        draw_samples(SmallData(), OwnModule, 97, torch.Generator())
     assert "\n" not in str(error.value)
 
 
-class Triples(SmallData):
+class Strings(SmallData):
     def train_dataloader(self) -> Any:
-        return DataLoader([(*pair, 0) for pair in TRAIN], batch_size=8)
+        return DataLoader([("a word", 1)] * 9, batch_size=8)
 
 
-def test_batches_that_are_no_pairs_are_refused_in_one_line() -> None:
-    with pytest.raises(UserError, match="two tensors") as error:
-        draw_samples(Triples(), 8, torch.Generator())
+def test_batches_that_hold_no_tensors_are_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match="batches of tensors") as error:
+        draw_samples(Strings(), OwnModule, 8, torch.Generator())
     assert "\n" not in str(error.value)
+
+
+def test_a_module_is_judged_by_its_own_loss_on_batches_of_its_own_form(tmp_path: Path) -> None:
+    """A regression on dictionaries with noise in its steps: SNIP by another way than ours, and no zeros by position."""
+    go(tmp_path, {**OWN, "rates": {"linear": 0.5, "output": 0.5}, "one_shot": True}, model=Regression, own_data=True)
+    point = load(tmp_path / "run" / "version_0" / "replicate_0" / "rewind.pt")["weights"]
+    for number in (1, 2):
+        generator, model = generator_of(number), Regression()
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        rows = list(model.train_dataloader())
+        batch = {key: torch.cat([row[key] for row in rows])[:40] for key in ("x", "y")}
+        batch["x"] = batch["x"] - 0.5  # its hook
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        model.load_state_dict(point)
+        noise = batch["x"] + 0.1 * torch.randn_like(batch["x"])
+        (model.out(relu(model.hidden(noise))).squeeze(1) - batch["y"]).square().mean().backward()
+        mask = load(level(tmp_path / "run" / "version_0", number) / "mask.pt")["mask"]
+        for name, weight in model.named_parameters():
+            if "weight" in name:
+                order = (weight * weight.grad).abs().flatten().argsort(stable=True)
+                gone = (~mask[name]).flatten().nonzero().flatten().tolist()
+                assert sorted(order[: len(gone)].tolist()) == gone, name
+
+
+class Regression(pl.LightningModule):
+    """Float targets, batches that are dictionaries, a hook around their transfer, and draws within a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.out = nn.Linear(6, 12), nn.Linear(12, 1)
+
+    def train_dataloader(self) -> Any:
+        drawn = torch.rand(60, 6, generator=torch.Generator().manual_seed(5))
+        return DataLoader([{"x": x, "y": x.sum()} for x in drawn], batch_size=7, shuffle=True)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return {**batch, "x": batch["x"] - 0.5}
+
+    def training_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        noise = batch["x"] + 0.1 * torch.randn_like(batch["x"])
+        loss = (self.out(relu(self.hidden(noise))).squeeze(1) - batch["y"]).square().mean()
+        self.log_dict({"train_loss": loss})
+        return {"loss": loss}
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
 @pytest.mark.parametrize("kind", ["LeNet", "augmented", "own"])

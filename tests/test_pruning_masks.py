@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from lth_lightning.errors import UserError
 from lth_lightning.models import LeNet300
 from lth_lightning.pruning import Magnitude, Mask, Random, Schedule, Score, remaining, same_counts_shuffled
 
@@ -109,18 +110,43 @@ def test_ties_at_the_edge_lose_the_first_after_all_lower_ones():
     assert pruned_places(masks[1]) == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("value", [0.0, -1.5, float("inf"), 1e-45])
-def test_an_all_equal_tensor_loses_exactly_as_many_as_asked(value):
-    schedule, masks = one_layer(torch.full((1_000,), value), 0.2, levels=5)
+@pytest.mark.parametrize("value", [0.0, -1.5, 1e-45])
+def test_scores_that_are_all_equal_are_refused_by_the_criterions_name(value):
+    with pytest.raises(UserError, match=r"Magnitude gives all 1000 weights of '0\.weight' the same score") as error:
+        one_layer(torch.full((1_000,), value), 0.2)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_scores_that_are_not_finite_are_refused_by_the_criterions_name(value):
+    weights = torch.rand(100)
+    weights[3] = value
+    with pytest.raises(UserError, match=r"Magnitude gives scores for '0\.weight' that are not finite"):
+        one_layer(weights, 0.2)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.5, 1e-45])
+def test_a_tensor_that_is_all_equal_but_for_one_weight_loses_exactly_as_many_as_asked(value):
+    weights = torch.full((1_000,), value)
+    weights[999] = 2.0
+    schedule, masks = one_layer(weights, 0.2, levels=5)
     for level, mask in enumerate(masks):
         gone = 1_000 - schedule.kept[level][0]
         assert pruned_places(mask) == list(range(gone))
+
+
+def test_what_is_pruned_already_may_have_any_score():
+    weights = torch.rand(100)
+    schedule, masks = one_layer(weights, 0.2)
+    final = {"0.weight": weights.masked_fill(~masks[1]["0.weight"].flatten(), float("nan")).view(1, 100)}
+    assert int(schedule.prune(1, masks[1], final, final)["0.weight"].sum()) == 80
 
 
 def test_ties_in_a_global_pool_go_in_the_order_of_the_network():
     model = nn.Sequential(nn.Linear(5, 2), nn.Linear(2, 5))
     schedule = Schedule.of(model, 1, rates={"linear": 0.6, "output": 0.6}, scope="global")
     final = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
+    final["1.weight"][4, 1] = 2.0
     mask = schedule.prune(1, schedule.dense_mask(model), final, final)
     assert [int(mask[name].sum()) for name in ("0.weight", "1.weight")] == [0, 8]
     assert (~mask["1.weight"]).flatten().nonzero().flatten().tolist() == [0, 1]

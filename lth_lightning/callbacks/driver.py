@@ -1,31 +1,32 @@
 """The walk through a run's trainings: checked and planned, made one by one or side by side, and put into the table."""
 
-import copy
 import gc
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import LightningDataModule
 
+from lth_lightning.callbacks import checks
 from lth_lightning.callbacks import trainer as trainers
 from lth_lightning.callbacks.agenda import Agenda, side_by_side
 from lth_lightning.callbacks.board import SummaryBoard
 from lth_lightning.callbacks.crew import Crew, WorkerDiedError
 from lth_lightning.callbacks.display import Display
+from lth_lightning.callbacks.freshness import check_freshness
 from lth_lightning.callbacks.hooks import built, seeded_hooks
-from lth_lightning.callbacks.joint import ELEMENTWISE, JointMaker
+from lth_lightning.callbacks.joint import JointMaker
 from lth_lightning.callbacks.maker import Maker
 from lth_lightning.callbacks.origin import Origins, fresh_model
 from lth_lightning.callbacks.plan import plan_trainings
 from lth_lightning.callbacks.quiet import quiet
 from lth_lightning.callbacks.ranks import process_group
-from lth_lightning.callbacks.samples import draw_samples
+from lth_lightning.callbacks.samples import draw_samples, loss_of
 from lth_lightning.data import Part, TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.files import write_text
-from lth_lightning.models import Classifier, Supermask
 from lth_lightning.pruning import Schedule, Ticket
 from lth_lightning.results import run_folder, session
 from lth_lightning.results.record import Record, read_records, write_table
@@ -62,6 +63,8 @@ class Driver:
         self.workers = workers
         self.threads = threads
         self.ticket = Ticket.load(loop.ticket) if loop.ticket else None
+        self.remarks: list[str] = []
+        """What a user should know before the first training, a line each."""
 
     @quiet()
     def run(self, *, experiment: str, logs: Path, folder: Path | None, config: str) -> list[Record]:
@@ -92,97 +95,62 @@ class Driver:
 
         `fetch` says that the data may be downloaded, and must be there.
         """
+        loop, data = self.loop, self.datamodule
         model = fresh_model(self.make_model, self.seed, 0)
         if self.ticket:
-            whole, self.ticket = self.ticket, self.ticket.fitted(model, f"The ticket {self.loop.ticket}")
+            whole, self.ticket = self.ticket, self.ticket.fitted(model, f"The ticket {loop.ticket}")
             self._is_output_new = self.ticket is not whole
-        self.schedule = self.loop.schedule_for(model, self.ticket)
+        self.schedule = loop.schedule_for(model, self.ticket)
         self.plan(Path())
-        if isinstance(model, Supermask) and (self.schedule.levels[-1] > 0 or self.loop.kernels != "masked"):
-            raise UserError(
-                "A Supermask learns its mask in one training: set --pruning.levels 0, and drop pruning.kernels."
-            )
-        if self.loop.pruned != "zero" and any(control.score for control in self.loop.controls):
-            raise UserError(
-                "A control that searches its own masks prunes to zero: drop it, or set pruning.pruned zero."
-            )
-        if self.datamodule is None and not trainers.gives(model, "train_dataloader"):
-            raise UserError("There is no data to train on: name a data module, such as --data MNIST or --data Digits.")
-        if self.datamodule is None and fetch and self.workers > 1:
-            model.prepare_data()  # lest all workers download at once
+        checks.refuse_supermask(model, self.schedule, loop)
+        checks.refuse_frozen_search(loop)
+        checks.refuse_no_data(model, data)
+        self.remarks = check_freshness(loop, self.make_model, self.seed, model, self.schedule)
+        if data is None and fetch and self.workers > 1:
+            model.prepare_data()  # so that workers do not all download at once
         # Before a folder is claimed. The other ranks read the files in `fit`, when rank 0 has fetched them.
-        if self.datamodule is not None and fetch and trainers.is_rank_zero():
-            with seeded_hooks(self.seed, self.datamodule):
-                self.datamodule.prepare_data()
-            if isinstance(self.datamodule, TensorDataModule):
-                self.datamodule.setup("fit")
-        scores = [self.loop.score, *(control.score for control in self.loop.controls if control.score)]
-        if fetch and trainers.is_rank_zero() and (number := max(score.samples for score in scores)):
-            self._samples(number, torch.Generator())  # not only once level 0 is trained
+        if data is not None and fetch and trainers.is_rank_zero():
+            with seeded_hooks(self.seed, data):
+                data.prepare_data()
+            if isinstance(data, TensorDataModule):
+                data.setup("fit")
+        if fetch and trainers.is_rank_zero():
+            samples = partial(self._samples, lambda: fresh_model(self.make_model, self.seed, 0))
+            checks.try_criteria(loop, model, self.schedule, self.ticket, samples)
         trainer = self.make_trainer(Training(0, "ticket", 0, 0, Path()))
         trainers.refuse_unfit(trainer, model, self.loop.rewind_step)
         if self.workers > 1:
             trainers.refuse_workers(trainer)
         # No logger where the user has turned logging off.
-        origins = Origins(self.loop, self.make_model, self.seed, self.ticket, self.schedule, self._samples)
-        self.maker = Maker(self.loop, self.make_trainer, self.datamodule, self.seed, origins, bool(trainer.loggers))
-        if self.loop.test_curve and not self.maker.can_be_long(model):
-            raise UserError(
-                "pruning.test_curve needs one of this package's networks and data sets: drop it, or log test_loss in "
-                "your module's validation_step."
-            )
-        if self.loop.compile and not isinstance(model, Classifier):
-            raise UserError("pruning.compile is for this package's networks: compile your own module's inside it.")
-        if getattr(type(model), "configure_optimizers", None) is Classifier.configure_optimizers:
-            _check_optimizer(model, trainer)
-        self._check_kernels(model, trainer)
-        if self.loop.retrain.uses_rates and not (model.automatic_optimization or isinstance(model, Classifier)):
-            raise UserError(
-                "FineTune holds the learning rate, and a module that steps its own schedules would move it."
-            )
+        origins = Origins(loop, self.make_model, self.seed, self.ticket, self.schedule, self._samples, loss_of(model))
+        self.maker = Maker(loop, self.make_trainer, data, self.seed, origins, bool(trainer.loggers))
+        checks.refuse_for_own_networks(model, loop, self.maker)
+        checks.check_optimizer(model, trainer)
+        mask = {**self.schedule.dense_mask(model), **(self.ticket.mask if self.ticket else {})}
+        checks.check_kernels(model, trainer, self.maker, mask)
         self.joint = JointMaker(self.maker)
-        if self.loop.together:
+        if loop.together:
             if self.workers > 1:
                 raise UserError("pruning.together makes all trainings in one process: drop it, or give --workers 1.")
             self.joint.refuse(model, trainer)
-        if isinstance(self.datamodule, TensorDataModule):
-            self.datamodule.check_devices(trainer.world_size)
+        if isinstance(data, TensorDataModule):
+            data.check_devices(trainer.world_size)
         self.device = trainer.strategy.root_device
         self.steps = self.maker.steps(trainer, self.maker.long_steps(trainer, model, self.display))
         if self.steps:
             self.maker.check_rewind_step(self.steps)
+        self.remarks += checks.told_of_others(model, self.schedule)
+        self.remarks += checks.told_of_verdict(model, data, trainer)
+        self.remarks += checks.told_of_train_accuracy(loop, data)
         return self.schedule
-
-    def _check_kernels(self, model: LightningModule, trainer: Trainer) -> None:
-        """Raise UserError where the network, its optimizer or the device does not go with pruning.kernels."""
-        kernels = self.loop.kernels
-        if kernels == "csr" and (trainer.strategy.root_device.type != "cpu" or trainer.precision != "32-true"):
-            raise UserError("pruning.kernels csr is for CPUs, in float32: set --trainer.accelerator cpu, or drop it.")
-        if kernels == "masked":
-            return
-        made: Any = model.configure_optimizers()
-        optimizer: Any = made.get("optimizer") if isinstance(made, dict) else made
-        if type(optimizer).__name__ not in ELEMENTWISE:
-            raise UserError(
-                f"pruning.kernels {kernels} needs one optimizer that moves each weight by itself, such as Adam, and "
-                f"configure_optimizers gives {type(optimizer).__name__}: use masked."
-            )
-        if kernels == "compact" and any(group.get("weight_decay") for group in optimizer.param_groups):
-            raise UserError(
-                "pruning.kernels compact leaves dead weights as they are, and weight decay would not: use another."
-            )
-        mask = self.schedule.dense_mask(model)
-        self.maker.shrink(copy.deepcopy(model), {**mask, **self.ticket.mask} if self.ticket else mask)
 
     def plan(self, folder: Path) -> list[Training]:
         """All trainings of the run in `folder`, finished ones too."""
         first = 0 if self.ticket else 1
         return plan_trainings(folder, self.loop.replicates, self.schedule.levels[-1], self.loop.controls, first)
 
-    def _samples(self, number: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        source = self.datamodule or self.make_model()
-        with seeded_hooks(self.seed, source):
-            return draw_samples(source, number, generator)
+    def _samples(self, network: "MakeModel", number: int, generator: torch.Generator) -> Any:
+        return draw_samples(self.datamodule, network, number, generator, self.seed)
 
     def _run(self, config: str) -> list[Record]:
         is_main = trainers.is_rank_zero()
@@ -231,6 +199,8 @@ class Driver:
         if self.maker.logs:
             self._board = SummaryBoard(self.folder, self._table())
         self.display.note(f"run: {self.folder}")
+        for remark in self.remarks:
+            self.display.tell(remark)
         if slots > 1:
             self.display.note(f"{slots} trainings side by side, CPU threads of each: {self.threads}")
         if self.ticket and self.ticket.rewind_step:
@@ -286,17 +256,3 @@ class Driver:
     def _table(self) -> list[Record]:
         """All finished trainings, in the order of the table."""
         return [self._records[order] for order in sorted(self._records)]
-
-
-def _check_optimizer(model: LightningModule, trainer: Trainer) -> None:
-    """Make the optimizer of a throwaway model, so that a wrong setting is told before anything is written."""
-    try:
-        made: Any = model.configure_optimizers()
-        optimizer: torch.optim.Optimizer = made["optimizer"]
-    except (ValueError, TypeError) as error:
-        raise UserError(f"The optimizer or its schedule does not work: {error}") from None
-    if trainer.gradient_clip_val and "mixed" in str(trainer.precision) and optimizer.defaults.get("fused"):
-        raise UserError(
-            "Lightning clips no gradients of a fused optimizer under mixed precision: "
-            "set --model.optimizer.init_args.fused false."
-        )

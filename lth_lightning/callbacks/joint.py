@@ -251,7 +251,7 @@ class JointWatch(Callback):
     def _scores(self, model: JointClassifier, parts: dict[str, EvalBatches]) -> dict[str, list[float]]:
         test_loss, test_acc = model.evaluate(parts["test"])
         found = {"test_loss": test_loss.tolist(), "test_acc": test_acc.tolist()}
-        if self._maker.loop.train_accuracy:
+        if self._maker.loop.measures_train(self._maker.datamodule):
             found["train_acc"] = model.evaluate(parts["train"])[1].tolist()
         return found
 

@@ -156,7 +156,7 @@ class Maker:
             trainer,
             model,
             self.datamodule,
-            train_accuracy=self.loop.train_accuracy,
+            train_accuracy=self.loop.measures_train(self.datamodule),
             seed=training.seed(self.seed, "measure"),
             display=display,
         )

@@ -1,6 +1,8 @@
 """What each training starts from: a mask, weights, and the step that they belong to."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +12,7 @@ from lth_lightning.callbacks.start import Start
 from lth_lightning.callbacks.trainer import is_rank_zero
 from lth_lightning.files import write_pt
 from lth_lightning.pruning import Mask, Schedule, Ticket, Weights, remaining, snapshot
-from lth_lightning.pruning.criteria.base import Samples
+from lth_lightning.pruning.criteria.base import Loss
 from lth_lightning.pruning.frozen import frozen
 from lth_lightning.pruning.ticket import FORMAT, read_format
 from lth_lightning.results.run_folder import CHECKPOINT, MASK, REWIND, TRAINED
@@ -32,7 +34,8 @@ class Origins:
         seed: what all draws of the run come from.
         ticket: what level 0 starts from, where it is not dense.
         schedule: survivors at each level.
-        samples: draws training samples, for criteria that look at the data.
+        samples: draws training samples of a network's data, for criteria that look at them.
+        loss: what the network is trained by, for the same; None for the cross entropy of class logits.
     """
 
     def __init__(
@@ -42,11 +45,12 @@ class Origins:
         seed: int,
         ticket: Ticket | None,
         schedule: Schedule,
-        samples: Samples,
+        samples: Callable[["MakeModel", int, torch.Generator], Any],
+        loss: Loss | None,
     ) -> None:
         self._loop, self._make_model, self._seed, self._ticket = loop, make_model, seed, ticket
         self.schedule = schedule
-        self._samples = samples
+        self._samples, self._loss = samples, loss
 
     def fresh(self, replicate: int, *draw: int | str) -> LightningModule:
         """A module with the replicate's own initial weights, or with those of a further `draw`."""
@@ -144,6 +148,7 @@ class Origins:
     def pruned(self, training: Training) -> Mask:
         """The mask of a training of level >= 1, from its parent level's trained weights."""
         parent = self._parent(training)
+        network = partial(self.fresh, training.replicate)
         point = read_format(training.replicate_folder / REWIND, ("weights",))["weights"]
         return self.schedule.prune(
             training.level,
@@ -152,8 +157,9 @@ class Origins:
             point if parent.is_ticket else self._fresh_weights(parent),
             self._loop.score if training.is_ticket else self._loop.control_of(training).score,
             torch.Generator().manual_seed(training.seed(self._seed, "score")),
-            network=lambda: self.fresh(training.replicate),
-            samples=self._samples,
+            network=network,
+            samples=partial(self._samples, network),
+            loss=self._loss,
         )
 
     def write_mask(self, training: Training, mask: Mask) -> None:

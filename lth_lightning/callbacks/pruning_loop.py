@@ -66,7 +66,8 @@ class PruningLoop(Callback):
         evaluate_every: optimizer steps between evaluations (LTH: 100).
         checkpoint_every: optimizer steps between checkpoints of the training at hand, for --resume.
         test_curve: also evaluate the test set every `evaluate_every` steps.
-        train_accuracy: also compute accuracy on the training set, at early stop and at the end.
+        train_accuracy: also compute accuracy on the training set, at early stop and at the end. By default where that
+            is one pass over it, with this package's data sets, and not with loaders of your own.
         save_controls: keep the controls' trained weights too.
         save_early_stop: keep the weights of the early-stop step too.
         together: train all replicates and arms of a level at once, as one batched model. For a GPU, and for networks
@@ -96,7 +97,7 @@ class PruningLoop(Callback):
         evaluate_every: int = 100,
         checkpoint_every: int = 500,
         test_curve: bool = False,
-        train_accuracy: bool = True,
+        train_accuracy: bool | None = None,
         save_controls: bool = False,
         save_early_stop: bool = False,
         together: bool = False,
@@ -198,6 +199,11 @@ class PruningLoop(Callback):
     def control_of(self, training: Training) -> Control:
         """The control that a training belongs to, which is no ticket's."""
         return next(control for control in self.controls if control.arm == training.arm)
+
+    def measures_train(self, datamodule: LightningDataModule | None) -> bool:
+        """Whether accuracy on the training set is computed."""
+        # A loader of somebody's own may augment, or never end.
+        return hasattr(datamodule, "train_eval_dataloader") if self.train_accuracy is None else self.train_accuracy
 
     @property
     def lines(self) -> int:

@@ -29,7 +29,8 @@ def resolve_rates(layers: Sequence[Layer], rates: Mapping[str, float], exclude: 
 
     A later pattern wins over an earlier one. A layer whose kind has no rate, or that `exclude` names, is not pruned.
 
-    Raises UserError for a rate outside (0, 1), a pattern that matches nothing, or rates that prune nothing.
+    Raises UserError for a rate outside (0, 1), a pattern that matches nothing, rates that prune nothing, or a rate for
+    a weight that is no parameter.
     """
     for key, rate in rates.items():
         if not 0 < rate < 1:
@@ -47,6 +48,13 @@ def resolve_rates(layers: Sequence[Layer], rates: Mapping[str, float], exclude: 
         raise UserError(
             "Nothing is left to prune: give a rate to a kind of layer that this network has, or exclude less."
         )
+    for layer in layers:
+        if layer.name in found and layer.sources is not None:
+            source = f", but computed from {', '.join(layer.sources)}" if layer.sources else ""
+            raise UserError(
+                f"'{layer.name}' cannot be pruned: it is no parameter{source}. Undo weight_norm, spectral_norm, "
+                "parametrizations or torch.nn.utils.prune in that layer, or leave it dense with pruning.exclude."
+            )
     return {layer.name: found[layer.name] for layer in layers if layer.name in found}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lth_lightning.errors import UserError
 from lth_lightning.pruning.allocation import Pool, Scope, make_pools, resolve_rates
 from lth_lightning.pruning.criteria import Criterion, Evidence, Magnitude
-from lth_lightning.pruning.criteria.base import Samples
+from lth_lightning.pruning.criteria.base import Loss, Samples
 from lth_lightning.pruning.layers import Layer, weight_layers
 from lth_lightning.pruning.mask import Mask
 from lth_lightning.pruning.rewind import rewind
@@ -138,6 +138,7 @@ class Schedule:
         generator: torch.Generator | None = None,
         network: Callable[[], nn.Module] | None = None,
         samples: Samples | None = None,
+        loss: Loss | None = None,
     ) -> Mask:
         """The mask of `level`, cut from `mask`, the mask of its parent level.
 
@@ -150,34 +151,53 @@ class Schedule:
             generator: for scores that draw.
             network: a fresh network of this kind, for criteria that look at more than the weights.
             samples: draws training samples, for criteria that look at the data.
+            loss: what the network is trained by; the cross entropy of class logits by default.
 
         Raises:
             UserError: the criterion needs a network or samples, and there are none; or it gives scores that are not
-                numbers, or of another shape.
+                finite, of another shape, or all equal within a pool.
         """
         score = score or Magnitude()
         generator = generator or torch.Generator().manual_seed(level)
         new = {name: part.cpu().clone() for name, part in mask.items()}
-        # Made and drawn once, however many rounds there are.
-        base = cache(network) if network else None
-        drawn = cache(samples) if samples else None
+        evidence = self.evidence(new, final, initial, generator, network, samples, loss)
         for round_ in range(1, score.rounds + 1):
-            evidence = Evidence(self.layers, new, final, initial, generator)
-            if base:
-                evidence.network = partial(_masked, base, initial, new)
-            if drawn:
-                evidence.samples = drawn
             scores = score.scores(evidence)
             for pool, end in zip(self.pools, self.kept[level], strict=True):
-                alive = torch.cat([new[name].flatten() for name in pool.members])
+                alive, flat = _comparable(score, scores, pool, new)
                 before = sum(int(mask[name].sum()) for name in pool.members)
                 keep = round(before * (end / before) ** (round_ / score.rounds))
-                survivors = _highest(torch.cat([_checked(scores, n, new[n]) for n in pool.members]), alive, keep)
+                survivors = _highest(flat, alive, keep)
                 for name, part in zip(
                     pool.members, survivors.split([new[name].numel() for name in pool.members]), strict=True
                 ):
                     new[name] = part.view_as(new[name])
         return new
+
+    def evidence(
+        self,
+        mask: Mask,
+        final: Mapping[str, Tensor],
+        initial: Mapping[str, Tensor],
+        generator: torch.Generator,
+        network: Callable[[], nn.Module] | None = None,
+        samples: Samples | None = None,
+        loss: Loss | None = None,
+    ) -> Evidence:
+        """What a criterion sees, from what `prune` takes; `mask` may change between its rounds."""
+        evidence = Evidence(self.layers, mask, final, initial, generator, loss=loss)
+        # Made and drawn once, however many rounds there are.
+        if network:
+            evidence.network = partial(_masked, cache(network), initial, mask)
+        if samples:
+            evidence.samples = cache(samples)
+        return evidence
+
+    def check_scores(self, score: Criterion, evidence: Evidence) -> None:
+        """Ask `score` once and prune nothing, to learn before a training what `prune` would raise after it."""
+        scores = score.scores(evidence)
+        for pool in self.pools:
+            _comparable(score, scores, pool, evidence.mask)
 
 
 def _masked(network: Callable[[], nn.Module], weights: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> nn.Module:
@@ -187,17 +207,38 @@ def _masked(network: Callable[[], nn.Module], weights: Mapping[str, Tensor], mas
     return model.eval()
 
 
-def _checked(scores: Mapping[str, Tensor], name: str, mask: Tensor) -> Tensor:
+def _comparable(
+    score: Criterion, scores: Mapping[str, Tensor], pool: Pool, mask: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Of a pool's weights, flat: which are alive, and their scores.
+
+    Raises UserError where the scores cannot be compared, or are all equal: they would go by their position.
+    """
+    name = type(score).__name__
+    alive = torch.cat([mask[member].flatten() for member in pool.members])
+    flat = torch.cat([_checked(name, scores, member, mask[member]) for member in pool.members])
+    left = flat[alive]
+    if len(left) > 1 and bool((left == left[0]).all()):
+        raise UserError(
+            f"{name} gives all {len(left)} weights of '{pool.name}' the same score, {left[0].item():g}, so that their "
+            "position would decide which go: exclude that layer, or use another criterion."
+        )
+    return alive, flat
+
+
+def _checked(criterion: str, scores: Mapping[str, Tensor], name: str, mask: Tensor) -> Tensor:
     """The scores of one layer, flat; raises UserError where they cannot be compared."""
     found = scores.get(name)
     if found is None or found.shape != mask.shape:
         given = "none" if found is None else f"some of shape {tuple(found.shape)}"
         raise UserError(
-            f"The score gives {given} for '{name}': give one number for each of its weights {tuple(mask.shape)}."
+            f"{criterion} gives {given} for '{name}': give one number for each of its weights {tuple(mask.shape)}."
         )
     flat = found.detach().cpu().flatten()
-    if bool(flat[mask.flatten()].isnan().any()):
-        raise UserError(f"The score of '{name}' is not a number for some weights, which cannot be compared.")
+    if not bool(flat[mask.flatten()].isfinite().all()):
+        raise UserError(
+            f"{criterion} gives scores for '{name}' that are not finite, and cannot be compared: use another criterion."
+        )
     return flat
 
 

@@ -65,9 +65,9 @@ class Ticket:
         `model` then keeps an output layer of its own, dense (arXiv 1906.02773 section 3). Raises UserError naming the
         first entry that does not fit otherwise.
         """
-        name = weight_layers(model)[-1].name
-        own, theirs = dict(model.named_parameters())[name], self.weights.get(name)
-        if theirs is None or theirs.shape == own.shape or theirs.shape[1:] != own.shape[1:]:
+        name = next(layer.name for layer in weight_layers(model) if layer.kind == "output")
+        own, theirs = dict(model.named_parameters()).get(name), self.weights.get(name)
+        if own is None or theirs is None or theirs.shape == own.shape or theirs.shape[1:] != own.shape[1:]:
             self.check(model, source)
             return self
         output = name.removesuffix("weight")

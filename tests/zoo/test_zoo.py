@@ -38,6 +38,7 @@ def go(kind: Kind, logs: Path, folder: Path | None = None, stop_at: tuple[int, i
         "controls": [RandomReinit(levels=[2])],
         "evaluate_every": EVERY,
         "checkpoint_every": EVERY,
+        "train_accuracy": True,
         "save_early_stop": True,
         "save_controls": True,
         **kind.loop,

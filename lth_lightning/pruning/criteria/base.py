@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +14,19 @@ from lth_lightning.pruning.layers import Layer
 Scores = dict[str, Tensor]
 """Parameter name to a float tensor of the parameter's shape."""
 
-Samples = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
-"""From a number n and a generator: n inputs [n, ...] of the training set, drawn at random, and their targets [n]."""
+Samples = Callable[[int, torch.Generator], Any]
+"""From a number n and a generator: a batch of n training samples, drawn at random. Data of this package, and loaders
+that give pairs of tensors, give inputs [n, ...] and targets [n]; other loaders' batches have their own form."""
+
+Loss = Callable[[nn.Module, Any, torch.Generator], Tensor]
+"""From a network, a batch of samples and a generator for its draws: the scalar that the network is trained by."""
 
 
 def _no_network() -> nn.Module:
     raise UserError("This criterion looks at the network, and none was given: pass `network` to Schedule.prune.")
 
 
-def _no_samples(number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _no_samples(number: int, generator: torch.Generator) -> Any:
     raise UserError("This criterion looks at training samples, and none were given: pass `samples` to Schedule.prune.")
 
 
@@ -45,6 +50,8 @@ class Evidence:
     network: Callable[[], nn.Module] = field(default=_no_network)
     """A fresh copy of the network in evaluation mode, with the weights `initial`, the pruned ones at 0."""
     samples: Samples = field(default=_no_samples)
+    loss: Loss | None = None
+    """Without it the network gives class logits, and is trained by their cross entropy."""
 
 
 class Criterion(ABC):

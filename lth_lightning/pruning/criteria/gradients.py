@@ -1,6 +1,7 @@
 """What the criteria that differentiate the network have in common."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,23 +28,34 @@ def gradients(value: Tensor, weights: dict[str, Tensor], create_graph: bool = Fa
 
 
 def training_loss(network: nn.Module, evidence: Evidence, samples: int, temperature: float = 1.0) -> Tensor:
-    """Mean cross entropy of the logits / temperature on so many training samples; changes `network`'s norms.
+    """The loss on so many training samples; changes `network`'s norms.
 
-    Batch norm takes its statistics from the samples, as it will when training starts: its running ones say nothing yet
-    at the initialization. Dropout stays off, so nothing is drawn but the samples.
+    It is the mean cross entropy of the logits / temperature, or `evidence.loss`, which has no temperature. Batch norm
+    takes its statistics from the samples, as it will when training starts: its running ones say nothing yet at the
+    initialization. Dropout stays off.
 
     Raises:
         UserError: a single sample, where there is batch norm.
     """
-    inputs, targets = evidence.samples(samples, evidence.generator)
+    batch = evidence.samples(samples, evidence.generator)
     for module in network.modules():
         if isinstance(module, _NormBase):
-            if len(inputs) == 1:
+            if samples == 1:
                 raise UserError("Batch norm has no statistics of 1 sample: give the criterion more samples.")
             # Without running statistics it takes the batch's, in evaluation mode too, and has none to update.
             module.running_mean = module.running_var = None
             module.track_running_stats = False
+    if evidence.loss:
+        return evidence.loss(network, batch, evidence.generator)
+    inputs, targets = pair(batch)
     return cross_entropy(network(inputs) / temperature, targets)
+
+
+def pair(batch: Any) -> tuple[Tensor, Tensor]:
+    """Inputs [n, ...] and targets [n] of a batch; raises UserError where it is something else."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
+        raise UserError("This criterion needs batches of two tensors, inputs and targets: use another.")
+    return batch[0], batch[1]
 
 
 def check_samples(samples: int) -> int:

@@ -10,7 +10,8 @@ class SNIP(Criterion):
     """|w dL/dw|, the connection sensitivity (arXiv 1810.02340, section 4); w is taken at the rewind point.
 
     So a one-shot run prunes at the initialization where its rewind step is 0, and else at that step. L is the cross
-    entropy on one batch of training samples, with batch norm as in training and without dropout.
+    entropy on one batch of training samples, with batch norm as in training and without dropout. A module of your own
+    is asked for its loss by its `training_step`.
 
     Args:
         samples: in the batch, drawn at random; the paper's are 128 of CIFAR10, 100 of MNIST.

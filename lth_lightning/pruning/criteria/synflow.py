@@ -7,7 +7,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from lth_lightning.errors import UserError
 from lth_lightning.pruning.criteria.base import Criterion, Evidence, Scores
-from lth_lightning.pruning.criteria.gradients import gradients, trainable
+from lth_lightning.pruning.criteria.gradients import gradients, pair, trainable
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
@@ -38,7 +38,7 @@ class SynFlow(Criterion):
     def scores(self, evidence: Evidence) -> Scores:
         # The product of many layers overflows float32.
         network = _linear(evidence.network()).double()
-        inputs, _ = evidence.samples(1, evidence.generator)
+        inputs, _ = pair(evidence.samples(1, evidence.generator))
         weights = trainable(network, [layer.name for layer in evidence.layers])
         flow = network(torch.ones(inputs.shape, dtype=torch.float64)).sum()
         slopes = gradients(flow, weights)

@@ -1,0 +1,183 @@
+"""What is wrong with a run's settings, told before a folder is claimed: a small function for each mistake.
+
+Each raises UserError. Those that return lines instead say what a run will lack, and it goes on.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from torch import Tensor
+
+from lth_lightning.callbacks import trainer as trainers
+from lth_lightning.callbacks.joint import ELEMENTWISE
+from lth_lightning.callbacks.maker import Maker
+from lth_lightning.callbacks.samples import loss_of
+from lth_lightning.errors import UserError
+from lth_lightning.models import Classifier, Supermask
+from lth_lightning.pruning import Criterion, Mask, Schedule, Ticket, snapshot
+from lth_lightning.pruning.criteria.base import Samples
+from lth_lightning.pruning.layers import others
+
+if TYPE_CHECKING:
+    from lth_lightning.callbacks.pruning_loop import PruningLoop
+
+
+def refuse_supermask(model: LightningModule, schedule: Schedule, loop: "PruningLoop") -> None:
+    """A Supermask has nothing to prune."""
+    if isinstance(model, Supermask) and (schedule.levels[-1] > 0 or loop.kernels != "masked"):
+        raise UserError(
+            "A Supermask learns its mask in one training: set --pruning.levels 0, and drop pruning.kernels."
+        )
+
+
+def refuse_frozen_search(loop: "PruningLoop") -> None:
+    """Where pruned weights are frozen, only tickets are searched."""
+    if loop.pruned != "zero" and any(control.score for control in loop.controls):
+        raise UserError("A control that searches its own masks prunes to zero: drop it, or set pruning.pruned zero.")
+
+
+def refuse_no_data(model: LightningModule, datamodule: LightningDataModule | None) -> None:
+    """There must be a train loader."""
+    if datamodule is None and not trainers.gives(model, "train_dataloader"):
+        raise UserError("There is no data to train on: name a data module, such as --data MNIST or --data Digits.")
+
+
+def refuse_for_own_networks(model: LightningModule, loop: "PruningLoop", maker: Maker) -> None:
+    """What this package can do with its own networks alone."""
+    if loop.test_curve and not maker.can_be_long(model):
+        raise UserError(
+            "pruning.test_curve needs one of this package's networks and data sets: drop it, or log test_loss in "
+            "your module's validation_step."
+        )
+    if loop.compile and not isinstance(model, Classifier):
+        raise UserError("pruning.compile is for this package's networks: compile your own module's inside it.")
+    if loop.retrain.uses_rates and not (model.automatic_optimization or isinstance(model, Classifier)):
+        raise UserError("FineTune holds the learning rate, and a module that steps its own schedules would move it.")
+
+
+def check_optimizer(model: LightningModule, trainer: Trainer) -> None:
+    """Make the optimizer of a throwaway model of this package, so that a wrong setting is told."""
+    if getattr(type(model), "configure_optimizers", None) is not Classifier.configure_optimizers:
+        return
+    try:
+        made: Any = model.configure_optimizers()
+        optimizer: torch.optim.Optimizer = made["optimizer"]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"The optimizer or its schedule does not work: {error}") from None
+    if trainer.gradient_clip_val and "mixed" in str(trainer.precision) and optimizer.defaults.get("fused"):
+        raise UserError(
+            "Lightning clips no gradients of a fused optimizer under mixed precision: "
+            "set --model.optimizer.init_args.fused false."
+        )
+
+
+def check_kernels(model: LightningModule, trainer: Trainer, maker: Maker, mask: Mask) -> None:
+    """The network, its optimizer and the device must go with pruning.kernels; `mask` is level 0's."""
+    kernels = maker.loop.kernels
+    if kernels == "csr" and (trainer.strategy.root_device.type != "cpu" or trainer.precision != "32-true"):
+        raise UserError("pruning.kernels csr is for CPUs, in float32: set --trainer.accelerator cpu, or drop it.")
+    if kernels == "masked":
+        return
+    made: Any = model.configure_optimizers()
+    optimizer: Any = made.get("optimizer") if isinstance(made, dict) else made
+    if type(optimizer).__name__ not in ELEMENTWISE:
+        raise UserError(
+            f"pruning.kernels {kernels} needs one optimizer that moves each weight by itself, such as Adam, and "
+            f"configure_optimizers gives {type(optimizer).__name__}: use masked."
+        )
+    if kernels == "compact" and any(group.get("weight_decay") for group in optimizer.param_groups):
+        raise UserError(
+            "pruning.kernels compact leaves dead weights as they are, and weight decay would not: use another."
+        )
+    maker.shrink(copy.deepcopy(model), mask)
+
+
+def try_criteria(
+    loop: "PruningLoop", model: LightningModule, schedule: Schedule, ticket: Ticket | None, samples: Samples
+) -> None:
+    """Ask every criterion of the run for scores once: one that cannot score this network is told before level 0.
+
+    Weights that training will move are stirred: at the initialization itself a criterion that compares the two would
+    find them all equal.
+    """
+    if not schedule.levels[-1]:
+        return
+    generator = torch.Generator().manual_seed(0)
+    first = {**snapshot(model, "cpu"), **(ticket.weights if ticket else {})}
+    mask = {**schedule.dense_mask(model), **(ticket.mask if ticket else {})}
+    trained = _stirred(first, generator)
+    initial = trained if loop.rewind_step else first
+    final = {**(_stirred(trained, generator) if loop.rewind_step else trained)}
+    final |= {name: final[name] * part for name, part in mask.items()}
+    for score in [loop.score, *(control.score for control in loop.controls if control.score)]:
+        evidence = schedule.evidence(mask, final, initial, generator, lambda: model, samples, loss_of(model))
+        _try(score, lambda score=score, evidence=evidence: schedule.check_scores(score, evidence))  # type: ignore[misc]
+
+
+def _try(score: Criterion, action: Callable[[], None]) -> None:
+    is_own = type(score).__module__.startswith("lth_lightning.")
+    try:
+        action()
+    except UserError:
+        raise
+    except Exception as error:
+        if not is_own:
+            raise  # somebody's own criterion: they need to see where it failed
+        text = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+        raise UserError(
+            f"{type(score).__name__} cannot score this network ({reason}): use another criterion."
+        ) from error
+
+
+def _stirred(weights: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
+    """The weights after a little of something like training."""
+
+    def stir(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.numel() == 0:
+            return value
+        scale = 0.01 * value.abs().mean() + 1e-4
+        return value + scale * torch.randn(value.shape, generator=generator, dtype=value.dtype)
+
+    return {name: stir(value) for name, value in weights.items()}
+
+
+def told_of_others(model: LightningModule, schedule: Schedule) -> list[str]:
+    """A line on the weights that are neither pruned nor counted, where there are such."""
+    if isinstance(model, Supermask):
+        return []  # the scores of its mask
+    left = others(model)
+    if not left:
+        return []
+    names = list(left)
+    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    number = sum(parameter.numel() for parameter in left.values())
+    return [
+        f"Neither pruned nor counted, since they are no Linear or Conv layer's: {number:,} weights ({shown}). "
+        f"Densities are of the other {schedule.total:,}."
+    ]
+
+
+def told_of_verdict(model: LightningModule, datamodule: LightningDataModule | None, trainer: Trainer) -> list[str]:
+    """A line where no ticket can win, since what a verdict needs is never measured."""
+    source = datamodule or model
+    lacks = []
+    for stage, metric in (("val", "val_loss"), ("test", "test_acc")):
+        step, loader = ("validation_step" if stage == "val" else "test_step"), f"{stage}_dataloader"
+        if not trainers.gives(model, step):
+            lacks.append(f"the module has no {step} that would log {metric}")
+        elif not trainers.gives(source, loader):
+            lacks.append(f"there is no {loader} for {metric}")
+        elif getattr(trainer, f"limit_{stage}_batches") == 0:
+            lacks.append(f"trainer.limit_{stage}_batches is 0, so there is no {metric}")
+    return [f"No ticket of this run can be called a winning one: {', and '.join(lacks)}."] if lacks else []
+
+
+def told_of_train_accuracy(loop: "PruningLoop", datamodule: LightningDataModule | None) -> list[str]:
+    """A line where accuracy on the training set is left out, and nobody has asked for that."""
+    if loop.train_accuracy is not None or loop.measures_train(datamodule):
+        return []
+    return ["Accuracy on the training set is not measured with data of your own; pruning.train_accuracy true does."]
