@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 
 from lth_lightning.report import runs, weights
 from lth_lightning.report.figure import Choice, Picture
 from lth_lightning.report.figures.connectivity import incoming, outgoing
 from lth_lightning.report.figures.distributions import Histogram, growth, initializations, movement
-from lth_lightning.report.lines import lines
+from lth_lightning.report.lines import COLOURS, DENSE, lines
 from lth_lightning.report.runs import Run
 from lth_lightning.results.record import Record, write_table
 
@@ -344,8 +345,8 @@ def test_lines_are_the_densities_of_what_training_does_in_the_ticket_and_elsewhe
         (ticket, edges), (others, same) = stairs(axes)
         assert np.array_equal(edges, same)
         colours = [patch.get_edgecolor() for patch in axes.patches]
-        assert colours[0][0] > colours[0][2]  # orange
-        assert colours[1][2] > colours[1][0]  # blue
+        assert to_hex(colours[0]) == COLOURS[0], "as tickets in all figures"
+        assert to_hex(colours[1]) == DENSE
         for values, survives in ((ticket, True), (others, False)):
             moves = [measure(v, w) for r in (0, 1) for s, v, w in triples(folder, r, 1, name) if s == survives]
             counts = [sum(low <= m < high for m in moves) for low, high in pairwise(edges)]
@@ -411,7 +412,9 @@ def test_up_to_three_runs_are_drawn_and_the_others_named(tmp_path):
 def test_the_caption_names_the_rewind_step_and_layers_left_out(tmp_path):
     write_run(tmp_path, {f"net.{name}.weight": (6, 6) for name in "abcde"}, step=500)
     picture = initializations(lines([open_run(tmp_path)]), Choice())
-    assert [axes.get_title(loc="left") for axes in drawn(picture)] == ["a", "c", "e"]
+    assert [axes.get_title(loc="left") for axes in drawn(picture)] == [
+        f"layer {number} of 5, linear: {name}" for number, name in ((1, "a"), (3, "c"), (5, "e"))
+    ]
     assert "Of 5 prunable layers the first, the middle and the last are drawn." in picture.caption
     assert "step 500" in picture.caption
     assert drawn(picture)[0].get_xlabel() == "value at the rewind point"

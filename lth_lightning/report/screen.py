@@ -55,7 +55,7 @@ def _say_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
 
 def _table(verdicts: Sequence[Verdict]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("claim", "verdict", "measured (least to most)", "the paper"):
+    for name in ("claim", "verdict", "measured, of the means", "the paper"):
         table.add_column(name)
     for one in verdicts:
         claim = f"[bold]{one.claim}[/bold] {one.text}"

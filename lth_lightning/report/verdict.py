@@ -17,9 +17,9 @@ class Verdict:
         runs: the names of the runs it was measured in.
         outcome: holds, does not hold, or cannot tell.
         reason: why it cannot be told; empty otherwise.
-        measured: the mean over trials; empty where nothing could be measured.
-        spread: its least and most over trials.
-        trials: how many.
+        measured: what the means over replicates give, as the paper's lines are means; empty where nothing could be.
+        spread: `each alone 0.78 to 0.93`: the least and the most that single replicates give; empty where all agree.
+        trials: how many replicates that is.
         paper: the paper's number.
         accepted: what counts as holding.
     """

@@ -91,6 +91,22 @@ def layer_names(names: Sequence[str]) -> dict[str, str]:
     return {name: ".".join(part[shared:]) for name, part in zip(names, parts, strict=True)}
 
 
+def layer_titles(masks: Arrays) -> dict[str, str]:
+    """What figures call the layers: `fc1` where there are few, else `layer 12 of 21, 1x1 conv: 4.downsample.0`."""
+    short = layer_names(list(masks))
+    if len(shown(list(masks))) == len(masks):
+        return short
+    return {
+        name: f"layer {number} of {len(masks)}, {_kind(masks[name])}: {short[name]}"
+        for number, name in enumerate(short, start=1)
+    }
+
+
+def _kind(part: Array) -> str:
+    sizes = "x".join(map(str, part.shape[2:]))
+    return f"{sizes} conv" if sizes else "linear"
+
+
 def surviving(part: Array, axis: int) -> Array:
     """The fraction of each unit's weights that survive, in the order of the units.
 
