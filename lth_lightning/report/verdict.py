@@ -1,5 +1,6 @@
 """What a report says of a claim."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,3 +36,12 @@ class Verdict:
     trials: int
     paper: str
     accepted: str
+
+
+def by_reason(verdicts: Sequence[Verdict]) -> list[tuple[str, list[Verdict]]]:
+    """Those that cannot be told, by their first reason without its numbers; the most frequent reason comes first."""
+    groups: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        if verdict.outcome == "cannot tell":
+            groups.setdefault(verdict.reason.split(":")[0].split(";")[0], []).append(verdict)
+    return sorted(groups.items(), key=lambda group: -len(group[1]))

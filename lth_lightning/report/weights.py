@@ -107,6 +107,22 @@ def _kind(part: Array) -> str:
     return f"{sizes} conv" if sizes else "linear"
 
 
+def remaining(run: Run, tick: Callable[[], None] = lambda: None) -> pd.DataFrame:
+    """What is left of each prunable layer, a row for each layer of each finished level of the ticket arm.
+
+    Columns: replicate, level, layer (parameter name), left and size (numbers of weights), units (that the weights lead
+    into: rows of a Linear weight, output channels of a Conv weight). Levels whose masks are not kept have no rows.
+    `tick` is called after each level.
+    """
+    found = []
+    for replicate, level in tickets(run)[["replicate", "level"]].itertuples(index=False):
+        if (_level(run, replicate, level) / MASK).exists() and (survivors := mask(run, replicate, level)):
+            for name, part in survivors.items():
+                found.append((replicate, level, name, int(np.count_nonzero(part)), part.size, part.shape[0]))
+        tick()
+    return pd.DataFrame(found, columns=["replicate", "level", "layer", "left", "size", "units"])
+
+
 def surviving(part: Array, axis: int) -> Array:
     """The fraction of each unit's weights that survive, in the order of the units.
 

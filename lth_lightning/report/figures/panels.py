@@ -76,7 +76,8 @@ def in_percent(spread: pd.DataFrame) -> pd.DataFrame:
 def draw(lines: Sequence[Line], panels: Sequence[Panel], axis: Axis = "density") -> tuple[Figure, list[str]]:
     """The panels in a row, and one sentence for each thing that their axes leave out or bend."""
     width, height = style.PANEL
-    figure = Figure(figsize=(max(width * len(panels), 1.3 * width), height))
+    # Few panels are wider ones, so that all figures of a page are about as wide.
+    figure = Figure(figsize=(width * (len(panels) if len(panels) > 2 else 1.3 * len(panels)), height))
     found: list[str] = []
     handles: dict[int, ErrorbarContainer] = {}
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
