@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from report_drawn import bars, legend, lines_of, reckoned
+from report_drawn import bars, legend, lines_of, overlapping_ticks, reckoned
 from report_runs import write_run
 
 from lth_lightning.report.figure import Choice, Picture
@@ -353,7 +353,7 @@ def test_no_text_of_a_figure_is_cut_off(tmp_path):
     for draw in ALL:
         if picture := draw(lines_of(tmp_path), Choice()):
             figure = picture.figure
-            figure.draw_without_rendering()
+            assert not overlapping_ticks(figure), picture.name
             box = figure.get_tightbbox()
             width, height = figure.get_size_inches()
             assert box.x0 > -0.02, picture.name

@@ -227,7 +227,7 @@ def test_a_pipe_gets_a_line_a_run_whatever_its_length(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.stderr == ""
     lines = done.stdout.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4, "what the columns are, their names, and a line for each run"
     assert [line for line in lines if LONG in line]
     assert not re.search(r"\x1b|[ ]$", done.stdout, re.MULTILINE)
 
@@ -303,7 +303,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
         (folder / "config.yaml").write_text("")
     command = f"{sys.executable} -m lth_lightning ls | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment())
-    assert done.stdout.startswith("run ")
+    assert done.stdout == f"# {listing.LEGEND}\n"
     assert done.stderr == ""
 
 
