@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lth_lightning.report.figure import Picture
 from lth_lightning.report.page import Page, RunFacts
-from lth_lightning.report.style import styled
+from lth_lightning.report.style import below, styled
 from lth_lightning.report.verdict import Verdict
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\" </style> {{ 7 * 7 }}"
@@ -27,6 +27,7 @@ def picture(name: str = "early_stop", words: str = "early stop", colour: str = "
         left.legend()
         right.imshow([[0, 1], [1, 0]])
         right.set_xlabel(words)
+        below(figure, [left.lines[0]], [f"line of {words}"])
     return Picture(name, f"Title of {words}", f"Caption of {words}", f"Seen in {words}", "LTH Fig. 1", figure)
 
 
@@ -57,7 +58,7 @@ def facts(name: str = "lenet") -> RunFacts:
     return RunFacts(
         name,
         "3 of 4 trainings finished",
-        "Winning tickets at level 1.",
+        ["Winning tickets at level 1.", "At level 1 random_reinit is slower."],
         [("Folder", f"lightning_logs/{name}"), ("Network", "LeNet300"), ("Seed", "0")],
         f"experiment: {name}\npruning:\n  levels: 3\n",
         f"lth fit --config lightning_logs/{name}/config.yaml",

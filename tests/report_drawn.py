@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -42,6 +43,23 @@ def bars(axes: Axes) -> list[list[Point]]:
 def legend(figure: Figure) -> list[str]:
     """The texts of the legend below all panels."""
     return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def overlapping_ticks(figure: Figure) -> list[str]:
+    """Labels of ticks that run into the next one on their axis."""
+    figure.draw_without_rendering()
+    found = []
+    for axes in figure.axes:
+        if axes.get_visible():
+            for axis, side in ((axes.xaxis, "x"), (axes.yaxis, "y")):
+                labels = [label for label in axis.get_ticklabels() if label.get_text() and label.get_visible()]
+                boxes = sorted(
+                    (label.get_window_extent() for label in labels), key=lambda box: getattr(box, f"{side}0")
+                )
+                for one, other in pairwise(boxes):
+                    if getattr(other, f"{side}0") < getattr(one, f"{side}1"):
+                        found.append(f"{axes.get_title(loc='left')} {side}: {[label.get_text() for label in labels]}")
+    return found
 
 
 def reckoned(folder: Path, arm: str, column: str, x: str = "density", scale: float = 1.0) -> list[Point]:

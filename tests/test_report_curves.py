@@ -12,6 +12,7 @@ from report_runs import write_run
 from lth_lightning.report.figure import Choice, Picture
 from lth_lightning.report.figures import chosen, fixed_steps
 from lth_lightning.report.figures.curves import draw_accuracy, draw_loss
+from lth_lightning.report.lines import COLOURS, DENSE
 
 ALL_TRIALS = [(replicate, trial) for replicate in range(3) for trial in range(2)]
 TICKETS = [(replicate, 0) for replicate in range(3)]
@@ -50,13 +51,13 @@ def test_curves_are_means_and_ranges_of_the_trials_in_the_papers_panels(tmp_path
     picture = drawn(draw_accuracy(lines_of(folder), Choice()))
     first, second, reinit = picture.figure.axes
     assert labels(first) == ["100% (n=3)", "51.3% (n=3)", "21.1% (n=3)"]
-    assert labels(second) == ["7.0% (n=3)", "3.6% (n=3)"]
-    assert labels(reinit) == ["51.3% (n=3)", "21.1% (n=3)", "51.3% (n=6)", "21.1% (n=6)"]
+    assert labels(second) == ["100% (n=3)", "7.0% (n=3)", "3.6% (n=3)"]
+    assert labels(reinit) == ["100% (n=3)", "51.3% (n=3)", "21.1% (n=3)", "51.3% (n=6)", "21.1% (n=6)"]
     assert first.get_ylabel() == "test accuracy (%)"
-    for axes, levels in ((first, (0, 3, 7)), (second, (12, 15)), (reinit, (3, 7))):
+    for axes, levels in ((first, (0, 3, 7)), (second, (0, 12, 15)), (reinit, (0, 3, 7))):
         for number, level in enumerate(levels):
             check(axes, number, curve(folder, "ticket", level, "test_acc", TICKETS))
-    for number, level in ((2, 3), (3, 7)):
+    for number, level in ((3, 3), (4, 7)):
         check(reinit, number, curve(folder, "random_reinit", level, "test_acc", ALL_TRIALS))
 
 
@@ -64,7 +65,7 @@ def test_loss_curves_are_means_and_ranges_of_the_trials(tmp_path):
     folder = some(tmp_path / "lenet/version_0")
     picture = drawn(draw_loss(lines_of(folder), Choice()))
     check(picture.figure.axes[0], 0, curve(folder, "ticket", 0, "val_loss", TICKETS), scale=1)
-    check(picture.figure.axes[2], 3, curve(folder, "random_reinit", 7, "val_loss", ALL_TRIALS), scale=1)
+    check(picture.figure.axes[2], 4, curve(folder, "random_reinit", 7, "val_loss", ALL_TRIALS), scale=1)
 
 
 def test_validation_accuracy_stands_in_where_a_run_has_no_test_curve(tmp_path):
@@ -118,7 +119,20 @@ def test_densities_can_be_chosen_and_nearest_levels_are_drawn(tmp_path):
     folder = some(tmp_path / "lenet/version_0")
     picture = drawn(draw_accuracy(lines_of(folder), Choice(densities=(0.2, 0.9, 0.21, 0.04))))
     assert labels(picture.figure.axes[0]) == ["100% (n=3)", "21.1% (n=3)", "3.6% (n=3)"]
-    assert labels(picture.figure.axes[1]) == ["21.1% (n=3)", "21.1% (n=6)"]
+    assert labels(picture.figure.axes[1]) == ["100% (n=3)", "21.1% (n=3)", "21.1% (n=6)"]
+
+
+def test_the_dense_network_is_grey_in_every_panel_and_no_arms_colour_is_a_densitys(tmp_path):
+    folder = some(tmp_path / "lenet/version_0")
+    picture = drawn(draw_accuracy(lines_of(folder), Choice()))
+    for axes in picture.figure.axes:
+        first, *others = (line.get_color() for line in axes.get_lines())
+        assert first == DENSE
+        assert not {DENSE, *COLOURS} & set(others)
+    assert "The dense network (100%) is grey" in picture.caption
+    picture = drawn(draw_accuracy(lines_of(folder), Choice(densities=(0.21, 0.04))))
+    assert labels(picture.figure.axes[0]) == ["21.1% (n=3)", "3.6% (n=3)"]
+    assert "dense network" not in picture.caption
 
 
 def test_levels_are_the_papers_where_there_are_some_and_evenly_apart_where_not():
@@ -155,7 +169,7 @@ def test_diverged_trainings_are_in_no_curve_and_named(tmp_path):
     picture = drawn(draw_accuracy(lines_of(folder), Choice()))
     check(picture.figure.axes[0], 1, curve(folder, "ticket", 3, "val_acc", [(1, 0), (2, 0)]))
     others = [key for key in ALL_TRIALS if key != (1, 1)]
-    check(picture.figure.axes[2], 3, curve(folder, "random_reinit", 7, "val_acc", others))
+    check(picture.figure.axes[2], 4, curve(folder, "random_reinit", 7, "val_acc", others))
     assert labels(picture.figure.axes[0])[1] == "51.3% (n=2)"
     assert "2 diverged trainings are left out: ticket level 3, random reinit level 7." in picture.caption
 

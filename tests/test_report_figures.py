@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from report_drawn import bars, legend, lines_of, reckoned
+from report_drawn import bars, legend, lines_of, overlapping_ticks, reckoned
 from report_runs import write_run
 
 from lth_lightning.report.figure import Choice, Picture
@@ -231,13 +231,57 @@ def test_the_cells_of_a_sweep_are_compared_by_validation_accuracy(tmp_path, numb
         assert picture.figure.axes[0].get_window_extent().height > 0.5 * high
 
 
+def test_the_legend_of_a_sweep_names_once_what_varies(tmp_path):
+    write_sweep(tmp_path / "rates", 4)
+    picture = drawn(sweep.draw(lines_of(tmp_path / "rates"), Choice()))
+    assert picture.figure.legends[0].get_title().get_text() == "lr"
+    assert legend(picture.figure) == [f"{value} (n=2)" for value in range(4)]
+    assert "lr=3: ticket" in picture.alt
+
+
+def test_steps_far_apart_have_a_log_axis_and_others_a_linear_one(tmp_path):
+    def late(record: Record) -> None:
+        if record.arm == "random_mask":
+            record.early_stop_step = 40_000 if record.level == 5 else 3000
+
+    write_run(tmp_path / "far/version_0", levels=range(6), controls={"random_mask": range(1, 6)}, change=late)
+    picture = drawn(early_stop.draw(lines_of(tmp_path / "far"), Choice()))
+    steps, *accuracies = picture.figure.axes
+    assert steps.get_yscale() == "log"
+    assert {axes.get_yscale() for axes in accuracies} == {"linear"}
+    assert "The axis of the early-stop step is logarithmic." in picture.caption
+    assert len(steps.get_yticks()) >= 3
+    low, high = steps.get_ylim()
+    assert all(low < value < high for line in bars(steps) for point in line for value in point[1:])
+    write_run(tmp_path / "near/version_0", levels=range(6))
+    picture = drawn(early_stop.draw(lines_of(tmp_path / "near"), Choice()))
+    assert picture.figure.axes[0].get_yscale() == "linear"
+    assert "logarithmic" not in picture.caption
+
+
+def test_a_log_axis_of_steps_has_room_for_networks_that_are_not_trained(tmp_path):
+    def untrained(record: Record) -> None:
+        if record.arm == "signed_constant":
+            record.steps = record.early_stop_step = 0
+        elif record.level == 3:
+            record.early_stop_step *= 30
+
+    write_run(tmp_path / "version_0", levels=range(4), controls={"signed_constant": [1, 2]}, change=untrained)
+    axes = drawn(early_stop.draw(lines_of(tmp_path / "version_0"), Choice())).figure.axes[0]
+    low, high = axes.get_ylim()
+    assert axes.get_yscale() == "symlog"
+    assert 0 in axes.get_yticks()
+    assert all(low < point[1] < high for line in bars(axes) for point in line)
+
+
 def test_lines_of_a_single_level_are_rows(tmp_path):
     for name, first in (("at_21", 7), ("at_7", 12)):
         write_run(tmp_path / name / "version_0", levels=[0], first=first, controls={"random_mask": [0]})
     picture = drawn(early_stop.draw(lines_of(tmp_path), Choice()))
-    labels = [label.get_text() for label in picture.figure.axes[0].get_yticklabels()]
-    assert labels[0] == "at_21: ticket, 21.1% (n=3)"
-    assert labels[3] == "at_7: random mask, 7.0% (n=3)"
+    for axes in picture.figure.axes:
+        names = [text.get_text() for text in axes.texts]
+        assert names[0] == "at_21: ticket, 21.1% (n=3)"
+        assert names[3] == "at_7: random mask, 7.0% (n=3)"
     expected = reckoned(tmp_path / "at_7/version_0", "random_mask", "early_stop_test_acc", scale=100)[0]
     data, _, spread = picture.figure.axes[1].containers[3]
     assert data.get_xdata()[0] == pytest.approx(expected[1])
@@ -309,7 +353,7 @@ def test_no_text_of_a_figure_is_cut_off(tmp_path):
     for draw in ALL:
         if picture := draw(lines_of(tmp_path), Choice()):
             figure = picture.figure
-            figure.draw_without_rendering()
+            assert not overlapping_ticks(figure), picture.name
             box = figure.get_tightbbox()
             width, height = figure.get_size_inches()
             assert box.x0 > -0.02, picture.name
@@ -336,14 +380,27 @@ def test_fixed_steps_of_a_run_without_curves_are_none(tmp_path):
     assert fixed_steps.draw(lines_of(tmp_path / "version_0"), Choice()) is None
 
 
-def test_two_runs_have_the_colours_of_the_papers_figure_4(tmp_path):
-    controls = {"random_reinit": [1, 3], "random_mask": [1]}
+def test_an_arm_has_one_colour_in_reports_of_one_run_and_of_two(tmp_path):
+    controls = {"random_reinit": [1, 3], "random_mask": [1], "another": [1]}
     write_run(tmp_path / "a_iterative/version_0", controls=controls)
     write_run(tmp_path / "b_oneshot/version_0", controls=controls, config={"pruning.one_shot": True})
-    colours = {(line.run.name, line.arm): line.colour for line in lines_of(tmp_path)}
-    blue, orange, green, red = COLOURS[:4]
-    assert colours["a_iterative", "ticket"] == blue
-    assert colours["a_iterative", "random_reinit"] == orange
-    assert colours["b_oneshot", "ticket"] == green
-    assert colours["b_oneshot", "random_reinit"] == red
-    assert len(set(colours.values())) == 6
+    both = lines_of(tmp_path)
+    alone = lines_of(tmp_path / "a_iterative")
+    expected = dict(zip(("ticket", "random_reinit", "random_mask", "another"), COLOURS, strict=False))
+    for line in (*both, *alone):
+        assert line.colour == expected[line.arm]
+    assert len({(line.colour, line.dash) for line in both}) == len(both) == 8
+    assert len({(line.marker, line.is_hollow) for line in both}) == 8, "told apart in a print without colours"
+    few = lines_of(tmp_path / "b_oneshot")
+    write_run(tmp_path / "c/version_0", controls={"random_mask": [1]})
+    assert {line.arm: line.colour for line in lines_of(tmp_path / "c")}.items() <= {
+        x.arm: x.colour for x in few
+    }.items()
+
+
+def test_two_runs_of_one_arm_and_more_runs_have_a_colour_each(tmp_path):
+    for number in (2, 3):
+        for name in range(number):
+            write_run(tmp_path / f"{number}/{name}/version_0", levels=range(3))
+        folders = sorted((tmp_path / str(number)).glob("*/version_0"))
+        assert len({line.colour for line in lines_of(*folders)}) == len(folders)

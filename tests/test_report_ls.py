@@ -32,13 +32,15 @@ def table(folder: Path, width: int = 200) -> list[list[str]]:
     """The listing's cells below its head, as a terminal shows them; a wrapped path stays in parts."""
     out = StringIO()
     assert listing.show(folder, Console(file=out, width=width, force_terminal=True, color_system=None)) == 0
-    return [re.split(r" {2,}", line.strip()) for line in out.getvalue().splitlines()[1:]]
+    rows = out.getvalue().split(listing.LEGEND[:20])[0]
+    return [re.split(r" {2,}", line.strip()) for line in rows.splitlines()[1:]]
 
 
 def plain(folder: Path, capsys: pytest.CaptureFixture[str], code: int = 0) -> list[dict[str, str]]:
     """The listing's rows as a pipe gets them, by the names of the columns."""
     assert main(["ls", str(folder)]) == code
-    head, *lines = capsys.readouterr().out.splitlines()
+    legend, head, *lines = capsys.readouterr().out.splitlines()
+    assert legend == f"# {listing.LEGEND}"
     names = re.split(r" {2,}", head)
     assert names == ["run", "state", "trainings", "replicates", "level", "best ticket", "controls", "last written"]
     return [dict(zip(names, re.split(r" {2,}", line), strict=True)) for line in lines]
@@ -225,7 +227,7 @@ def test_a_pipe_gets_a_line_a_run_whatever_its_length(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.stderr == ""
     lines = done.stdout.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4, "what the columns are, their names, and a line for each run"
     assert [line for line in lines if LONG in line]
     assert not re.search(r"\x1b|[ ]$", done.stdout, re.MULTILINE)
 
@@ -301,7 +303,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
         (folder / "config.yaml").write_text("")
     command = f"{sys.executable} -m lth_lightning ls | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment())
-    assert done.stdout.startswith("run ")
+    assert done.stdout == f"# {listing.LEGEND}\n"
     assert done.stderr == ""
 
 

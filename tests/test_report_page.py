@@ -5,15 +5,18 @@ from collections import Counter
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 from page_helpers import HOSTILE, facts, page, picture, summary, svg, svgs, verdict
 
 from lth_lightning.report import page as page_module
+from lth_lightning.report.figure import Picture
+from lth_lightning.report.layers_left import Layers, Left
 from lth_lightning.report.lines import COLOURS, shade
 from lth_lightning.report.page import Page, render
-from lth_lightning.report.page_svg import DARK, LIGHT, contrast, dark_colours, inline
+from lth_lightning.report.page_svg import DARK, LIGHT, cleaned, contrast, dark_colours, split
 from lth_lightning.report.page_table import table
 
 VOID = {"meta", "link", "input", "br", "img", "hr", "wbr"}
@@ -83,7 +86,7 @@ def test_nothing_is_loaded_from_anywhere_else(fonttype):
         a[name] for _, a in found.elements for name in ("src", "href", "xlink:href", "srcset", "action") if name in a
     ]
     assert links
-    assert all(link.startswith(("#", "data:")) for link in links)
+    assert all(link.startswith(("#", "data:")) or link == "summary.csv" for link in links)
     assert all(url.strip("'\"").startswith("#") for url in re.findall(r"url\(([^)]*)\)", html))
 
 
@@ -121,13 +124,106 @@ def test_hostile_names_stay_text_wherever_they_stand(fonttype):
     squeezed = " ".join(HOSTILE.split())
     # title, h1, made, note, run (heading and more), claim, its text, reason, source, runs and number, caption, arms
     assert found.words.count(squeezed) > 20
-    assert found.all("svg")[0]["aria-label"] == f"Seen in {HOSTILE}"
+    assert images(found)[0]["aria-label"] == f"Seen in {HOSTILE}"
+
+
+def images(found: Parsed) -> list[dict[str, str]]:
+    return [attributes for attributes in found.all("div") if attributes.get("role") == "img"]
+
+
+def test_a_figure_is_split_into_its_panels_and_its_legend(usual):
+    kinds = Counter(image["class"] for image in usual.all("svg"))
+    assert kinds == {"plot": 4, "handle": 2}, "of two figures with two panels and one line in a legend each"
+    drawing = split(picture().figure, svg(picture()), "p-")
+    assert [entry.label for entry in drawing.entries] == ["line of early stop"]
+    ((_, panels),) = drawing.blocks
+    boxes = [[float(n) for n in re.search(r'viewBox="([^"]*)"', panel)[1].split()] for panel in panels]
+    assert boxes[0][2] == boxes[1][2], "as wide, so that both have one scale"
+    assert boxes[0][1::2] == boxes[1][1::2], "as high, so that axes beside one another are level"
+    texts = [set(re.findall(r">([^<]+)</text>", panel)) for panel in panels]
+    assert "early stop" in texts[1]
+    assert "line of early stop" not in texts[0] | texts[1]
+
+
+def test_a_label_that_a_legend_breaks_is_whole_on_the_page():
+    from matplotlib.figure import Figure
+
+    from lth_lightning.report.style import below, styled
+
+    label = "activation=relu,hidden=300-100: " + "a control with quite a name " * 3 + "(n=3)"
+    with styled():
+        figure = Figure(figsize=(3.2, 2.5))
+        (line,) = figure.subplots().plot([1, 2])
+        below(figure, [line], [label], "activation, hidden")
+    drawn = Picture("long", "t", "c", "a", "p", figure)
+    assert "\n" in figure.legends[0].get_texts()[0].get_text()
+    drawing = split(figure, svg(drawn), "p-")
+    assert [entry.label for entry in drawing.entries] == [label]
+    assert drawing.title == "activation, hidden"
+
+
+def test_a_figure_of_several_runs_has_a_heading_for_each_and_what_is_not_shown_has_no_panel():
+    from matplotlib.figure import Figure
+
+    from lth_lightning.report.style import styled
+
+    with styled():
+        figure = Figure(figsize=(6.4, 5))
+        for name, part in zip(("one", "two"), figure.subfigures(2, 1), strict=True):
+            part.suptitle(name)
+            left, right = part.subplots(1, 2)
+            left.plot([1, 2])
+            right.set_visible(name == "two")
+    drawing = split(figure, svg(Picture("blocks", "t", "c", "a", "p", figure)), "p-")
+    assert [(heading, len(panels)) for heading, panels in drawing.blocks] == [("one", 1), ("two", 2)]
+    assert not drawing.entries
+
+
+def test_what_is_said_first_is_one_sentence_a_run_then_come_the_figures_then_the_verdicts():
+    words = parsed(page(runs=[facts("a"), facts("b")], verdicts=[verdict("L1"), verdict("L2", "cannot tell")])).words
+    order = [
+        words.index(part)
+        for part in ("a: Winning tickets at level 1. b: Winning", "Caption of", "holds Early", "told, by reason")
+    ]
+    assert order == sorted(order)
+    assert words.count("At level 1 random_reinit is slower.") == 2
+    assert words.index("At level 1 random_reinit") > words.index("Caption of accuracy")
+
+
+def test_what_cannot_be_told_is_one_folded_list_by_reason():
+    unsure = [verdict(f"C{i}", "cannot tell", reason=f"too few trials: {i}, and it takes 3") for i in range(3)]
+    unsure += [verdict(f"D{i}", "cannot tell", reason="the run's folder holds no weights") for i in range(2)]
+    found = parsed(page(verdicts=[*unsure, verdict("L1")]))
+    assert [a["id"] for a in found.all("h3") if "reason" in a.get("id", "")] == ["reason-1", "reason-2"]
+    assert [a["class"] for a in found.all("details") if "class" in a] == ["unsure cannot-tell"]
+    assert "5 claims that cannot be told, by reason too few trials 3 claims C0 Early" in found.words
+    assert "too few trials: 1, and it takes 3" in found.words.replace("Too", "too")
+    assert found.words.count("the run's folder holds no weights") == 1, "what is the reason of all is said once"
+    assert found.words.index("\N{CHECK MARK} holds") < found.words.index("told, by reason")
+
+
+def test_many_notes_are_folded_and_all_there():
+    found = parsed(page(notes=[f"note {i}." for i in range(9)]))
+    assert all(f"note {i}." in found.words for i in range(9))
+    assert "7 more notes" in found.words
+    assert "more notes" not in parsed(page()).words
+
+
+def test_layers_have_a_table_and_what_is_nearly_gone_is_marked():
+    layers = Layers(
+        "lenet",
+        [(0, "100%"), (9, "0.1%")],
+        [("fc1", "9,000", [Left("100%", "9,000", False), Left("0.1%", "9", True)]), ("fc2", "100", [None, None])],
+    )
+    found = parsed(page(layers=[layers]))
+    assert "Layer Weights Level 0 100% Level 9 0.1% fc1 9,000 100% 9,000 0.1% ! nearly or wholly gone 9" in found.words
+    assert found.open == []
+    assert "Layers" not in parsed(page()).words
 
 
 def test_every_figure_says_what_is_to_be_seen_in_it(usual):
-    images = usual.all("svg")
-    assert [image["aria-label"] for image in images] == ["Seen in early stop", "Seen in accuracy"]
-    assert all(image["role"] == "img" for image in images)
+    assert [image["aria-label"] for image in images(usual)] == ["Seen in early stop", "Seen in accuracy"]
+    assert all(image["aria-hidden"] == "true" for image in usual.all("svg"))
     assert len(usual.all("figure")) == len(usual.all("figcaption")) == 2
     assert "Caption of early stop" in usual.text
     assert "like LTH Fig. 1" in usual.words
@@ -141,14 +237,14 @@ def test_verdicts_say_word_symbol_number_and_reason_and_are_counted():
         "? 1 cannot be told",
         "\N{CHECK MARK} holds Early stop comes sooner.",
         "Measured 38% sooner (31% to 44%; 3 trials) Paper 38% sooner Accepted 25% to 50% sooner",
-        "? cannot tell Early stop comes sooner. Only one trial.",
+        "1 claim that cannot be told, by reason Only one trial. 1 claim L2 Early stop comes sooner.",
     ):
         assert part in words
 
 
 def test_parts_of_a_claim_stand_together_under_one_heading():
     found = parsed(page(verdicts=[verdict("L1"), verdict("L2"), verdict("L1", "does not hold")]))
-    assert [a["id"] for a in found.all("h3") if a["id"].startswith("claim")] == ["claim-1", "claim-2"]
+    assert [a["id"] for a in found.all("h3") if a.get("id", "").startswith("claim")] == ["claim-1", "claim-2"]
     assert re.search(r"L1 LTH.* holds .* does not hold .*L2 LTH", found.words)
 
 
@@ -159,8 +255,8 @@ def test_sources_of_parts_that_differ_are_said_of_each_part():
 
 def test_of_a_claim_of_which_nothing_was_measured_no_number_is_shown():
     found = parsed(page(verdicts=[verdict(outcome="cannot tell", measured="", spread="", trials=0)]))
-    assert "Measured" not in found.text
-    assert not re.search(r"\(\d* ?trial", found.words.split("Verdicts")[-1].split("Figures")[0])
+    assert "Measured:" not in found.text
+    assert not re.search(r"\(\d* ?trial", found.words.split("by reason")[-1].split("Table")[0])
 
 
 def test_which_runs_a_verdict_is_of_is_said_where_there_are_several():
@@ -169,7 +265,7 @@ def test_which_runs_a_verdict_is_of_is_said_where_there_are_several():
 
 
 def test_a_page_without_verdicts_pictures_rows_configs_or_notes_says_so():
-    bare = facts().__class__("mine", "no training finished", "", [("Folder", "x")], "", "")
+    bare = facts().__class__("mine", "no training finished", (), [("Folder", "x")], "", "")
     found = parsed(page(runs=[bare], notes=[], verdicts=[], pictures=[], summary=pd.DataFrame()))
     for sentence in (
         "None of the claims of the paper",
@@ -179,7 +275,6 @@ def test_a_page_without_verdicts_pictures_rows_configs_or_notes_says_so():
     ):
         assert sentence in found.words
     assert not found.all("details")
-    assert "Notes" not in found.words
 
 
 def test_what_is_true_of_all_runs_is_said_once():
@@ -193,7 +288,7 @@ def test_what_is_true_of_all_runs_is_said_once():
 
 def test_many_runs_are_folded_and_all_there():
     found = parsed(page(runs=[facts(f"run_{i}") for i in range(9)]))
-    assert len(found.all("summary")) == 18  # each, and its config
+    assert len(found.all("summary")) == 20  # each, and its config; which tickets win; what cannot be told
     for i in range(9):
         assert f"run_{i} 3 of 4 trainings finished Folder lightning_logs/run_{i}" in found.words
         assert f"# run_{i} lth fit --config lightning_logs/run_{i}/config.yaml" in found.words
@@ -287,7 +382,7 @@ def test_rows_have_a_cell_in_each_column(usual):
 
 def test_what_may_scroll_can_be_reached_with_the_keyboard_and_has_a_name(usual):
     regions = [attributes for tag, attributes in usual.elements if attributes.get("class") == "scroll"]
-    assert len(regions) == 5  # two figures, a config, the table, a command
+    assert len(regions) == 3  # the table, a config, a command
     assert all(a["tabindex"] == "0" and a["role"] == "region" and a["aria-label"] for a in regions)
 
 
@@ -318,7 +413,7 @@ def test_contrast_is_as_wcag_defines_it():
 def test_series_keep_their_colours_but_where_the_dark_page_would_swallow_them():
     for colour in [*COLOURS, *(shade(i, 20) for i in range(20))]:
         image = f'<svg xmlns="http://www.w3.org/2000/svg" width="9pt"><path style="stroke: {colour}"/></svg>'
-        style = inline(image, "", "").split("<path", 1)[1]
+        style = ElementTree.tostring(cleaned(image, ""), encoding="unicode").split("<path", 1)[1]
         rule = dark_colours([image])
         if contrast(colour, DARK[1]) >= 3:
             assert f"stroke: {colour}" in style
@@ -330,10 +425,15 @@ def test_series_keep_their_colours_but_where_the_dark_page_would_swallow_them():
             assert contrast(lighter, DARK[1]) >= 3
 
 
+def on_the_page(drawn: Picture, fonttype: str = "none") -> str:
+    """All panels of a figure."""
+    return "".join(panel for _, panels in split(drawn.figure, svg(drawn, fonttype), "p-").blocks for panel in panels)
+
+
 @pytest.mark.parametrize("fonttype", ["none", "path"])
 def test_text_and_axes_of_figures_take_the_colour_of_the_page(fonttype):
     drawn = picture(words="words to find")
-    before, after = svg(drawn, fonttype), inline(svg(drawn, fonttype), "p-", "alt")
+    before, after = svg(drawn, fonttype), on_the_page(drawn, fonttype)
     assert "#262626" in before
     assert "#262626" not in after
     assert "currentColor" in after
@@ -342,7 +442,8 @@ def test_text_and_axes_of_figures_take_the_colour_of_the_page(fonttype):
 
 
 def test_an_image_keeps_its_coordinates_to_a_hundredth_of_a_point():
-    before, after = svg(picture()), inline(svg(picture()), "p-", "alt")
+    before = svg(picture())
+    after = ElementTree.tostring(cleaned(before, "p-"), encoding="unicode")
     exact, short = (
         [float(n) for d in re.findall(r' d="([^"]*)"', text) for n in re.findall(r"-?\d+\.?\d*", d)]
         for text in (before, after)
@@ -354,8 +455,6 @@ def test_an_image_keeps_its_coordinates_to_a_hundredth_of_a_point():
 
 def test_the_page_stays_below_5_mb_with_ten_figures_and_600_rows():
     from matplotlib.figure import Figure
-
-    from lth_lightning.report.figure import Picture
 
     figure = Figure(figsize=(9.6, 5))
     for axes in figure.subplots(2, 3).flat:

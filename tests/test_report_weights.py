@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from report_drawn import overlapping_ticks
 
-from lth_lightning.report import runs, weights
+from lth_lightning.report import layers_left, runs, weights
 from lth_lightning.report.figure import Choice, Picture
 from lth_lightning.report.figures.connectivity import incoming, outgoing
 from lth_lightning.report.figures.distributions import Histogram, growth, initializations, movement
-from lth_lightning.report.lines import lines
+from lth_lightning.report.lines import COLOURS, DENSE, lines
 from lth_lightning.report.runs import Run
 from lth_lightning.results.record import Record, write_table
 
@@ -87,6 +89,80 @@ def triples(folder: Path, replicate: int, level: int, name: str | None = None) -
 
 def only(table, replicate: int, level: int):
     return table[(table.replicate == replicate) & (table.level == level)].iloc[0]
+
+
+# What is left of each layer.
+
+
+def test_what_is_left_of_each_layer_is_counted_and_layers_nearly_gone_are_named(tmp_path):
+    densities = {0: 1.0, 1: 0.5, 2: 0.045, 3: 0.001}
+    write_run(tmp_path, densities=densities)
+    run = open_run(tmp_path)
+    table, warnings = layers_left.of_run(run)
+    assert table.levels == [(0, "100%"), (1, "50.0%"), (2, "4.5%"), (3, "0.1%")]
+    assert [(name, size) for name, size, _ in table.rows] == [("conv", "108"), ("fc", "320"), ("output", "100")]
+    for (_, _, cells), (name, shape) in zip(table.rows, SHAPES.items(), strict=True):
+        for level, cell in enumerate(cells):
+            counts = [int(tensors(tmp_path, replicate, level)[0][name].sum()) for replicate in (0, 1)]
+            assert cell.weights == f"{fmean(counts):.0f}"
+            assert float(cell.share.removesuffix("%")) == pytest.approx(100 * fmean(counts) / np.prod(shape), abs=0.06)
+            assert cell.is_thin == any(count < shape[0] for count in counts)
+    start, where = "Nearly or wholly pruned layers: ", "left, in a replicate or more, in "
+    assert warnings == [
+        f"{start}no weight at all {where}conv (level 3), fc (level 3), output (level 3).",
+        f"{start}fewer weights than units {where}fc (level 2), output (level 2).",
+    ]
+    assert run.problems == []
+
+
+def test_layers_that_a_single_replicate_has_lost_are_named(folder):
+    path = folder / "replicate_1" / "ticket" / "level_02" / "mask.pt"
+    content = torch.load(path)
+    content["mask"]["net.fc.weight"].zero_()
+    torch.save(content, path)
+    table, warnings = layers_left.of_run(open_run(folder))
+    assert "no weight at all left, in a replicate or more, in fc (level 2)." in warnings[0]
+    assert [cells[2].is_thin for _, _, cells in table.rows] == [False, True, False]
+
+
+def test_masks_that_are_not_kept_leave_a_gap_and_damaged_ones_are_named(folder):
+    for replicate in (0, 1):
+        (folder / f"replicate_{replicate}" / "ticket" / "level_01" / "mask.pt").unlink()
+    damaged = folder / "replicate_0" / "ticket" / "level_02" / "mask.pt"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    run = open_run(folder)
+    table, _ = layers_left.of_run(run)
+    assert table.levels == [(0, "100%"), (2, "20.0%")]
+    assert len(run.problems) == 1
+    assert str(damaged) in run.problems[0]
+
+
+def test_a_run_without_masks_has_no_table_of_layers(folder):
+    for path in folder.rglob("mask.pt"):
+        path.unlink()
+    assert layers_left.of_run(open_run(folder)) == (None, [])
+
+
+# How layers are called.
+
+
+def test_panels_of_a_deep_network_say_which_layer_and_what_kind_and_their_ticks_have_room(tmp_path):
+    shapes = {"4.conv.weight": (4, 3, 3, 3), "4.downsample.0.weight": (8, 4, 1, 1), "fc.weight": (5, 8)}
+    shapes |= {f"5.{number}.weight": (4, 8) for number in range(6)}
+    write_run(tmp_path, shapes)
+    for path in tmp_path.rglob("*.pt"):  # values of a hundred-thousandth have the longest labels
+        content = torch.load(path)
+        for name, tensor in content.get("weights", {}).items():
+            content["weights"][name] = tensor * 1e-4 if "fc" in name else tensor / 7
+        torch.save(content, path)
+    for draw in FIGURES:
+        picture = draw(lines([open_run(tmp_path)]), Choice())
+        assert not overlapping_ticks(picture.figure), picture.name
+        titles = [axes.get_title(loc="left").replace("\n", " ") for axes in drawn(picture)]
+        assert [title[-len(end) :] for title, end in zip(titles, ENDS, strict=True)] == list(ENDS)
+
+
+ENDS = ("layer 1 of 9, 3x3 conv: 4.conv", "layer 5 of 9, linear: 5.1", "layer 9 of 9, linear: 5.5")
 
 
 # Numbers for claims.
@@ -344,8 +420,8 @@ def test_lines_are_the_densities_of_what_training_does_in_the_ticket_and_elsewhe
         (ticket, edges), (others, same) = stairs(axes)
         assert np.array_equal(edges, same)
         colours = [patch.get_edgecolor() for patch in axes.patches]
-        assert colours[0][0] > colours[0][2]  # orange
-        assert colours[1][2] > colours[1][0]  # blue
+        assert to_hex(colours[0]) == COLOURS[0], "as tickets in all figures"
+        assert to_hex(colours[1]) == DENSE
         for values, survives in ((ticket, True), (others, False)):
             moves = [measure(v, w) for r in (0, 1) for s, v, w in triples(folder, r, 1, name) if s == survives]
             counts = [sum(low <= m < high for m in moves) for low, high in pairwise(edges)]
@@ -411,7 +487,9 @@ def test_up_to_three_runs_are_drawn_and_the_others_named(tmp_path):
 def test_the_caption_names_the_rewind_step_and_layers_left_out(tmp_path):
     write_run(tmp_path, {f"net.{name}.weight": (6, 6) for name in "abcde"}, step=500)
     picture = initializations(lines([open_run(tmp_path)]), Choice())
-    assert [axes.get_title(loc="left") for axes in drawn(picture)] == ["a", "c", "e"]
+    assert [axes.get_title(loc="left") for axes in drawn(picture)] == [
+        f"layer {number} of 5, linear: {name}" for number, name in ((1, "a"), (3, "c"), (5, "e"))
+    ]
     assert "Of 5 prunable layers the first, the middle and the last are drawn." in picture.caption
     assert "step 500" in picture.caption
     assert drawn(picture)[0].get_xlabel() == "value at the rewind point"

@@ -8,7 +8,7 @@ from lth_lightning.report.page import RunFacts
 from lth_lightning.report.runs import Run
 from lth_lightning.report.style import percent
 from lth_lightning.results.run_folder import CONFIG, is_owned
-from lth_lightning.results.summary import ranges, verdict
+from lth_lightning.results.summary import ranges, sentences
 from lth_lightning.results.training import TICKET
 
 
@@ -19,7 +19,7 @@ def facts(run: Run) -> RunFacts:
     return RunFacts(
         name=run.name,
         state=_state(run),
-        result=verdict(run.records, run.trains_on) if run.records else "",
+        result=sentences(run.records, run.trains_on) if run.records else (),
         facts=list(_facts(run)),
         config=path.read_text(errors="replace") if has_config else "",
         command=f"lth fit --config {shlex.quote(str(path))}" if has_config else "",

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,9 @@ def _place(path: Path) -> tuple[Any, ...]:
 
 
 def names(folders: Sequence[Path]) -> list[str]:
-    """What tells the runs apart: their paths without the folders that all of them share, without a `version_0`.
+    """What tells the runs apart: their paths without the folders that all of them share.
 
-    Versions of one experiment keep its name.
+    A `version_0` that is the only version of its experiment is left out. Versions of one experiment keep its name.
     """
     parts = [folder.resolve().parts for folder in folders]
     if len(parts) == 1:
@@ -68,9 +69,9 @@ def names(folders: Sequence[Path]) -> list[str]:
         shared += 1
     if all(len(p) == shared + 1 and p[-1].startswith("version_") for p in parts):
         shared -= 1
-    short = ["/".join(p[shared:]) for p in parts]
-    bare = [name.removesuffix("/version_0") for name in short]
-    return bare if len(set(bare)) == len(bare) else short
+    versions = Counter(p[:-1] for p in parts)
+    short = ["/".join(p[shared:]).removesuffix("/version_0" if versions[p[:-1]] == 1 else "") for p in parts]
+    return short if len(set(short)) == len(short) else ["/".join(p[shared:]) for p in parts]
 
 
 def trainings(folder: Path, holding: str = METRICS) -> list[Path]:

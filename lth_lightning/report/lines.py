@@ -1,17 +1,26 @@
 """What a figure draws: one line for each arm of each run, over the levels, and how it looks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from lth_lightning.report.runs import OTHER, Run, arm_order
+from lth_lightning.report.folders import sweep_of
+from lth_lightning.report.runs import Run, arm_order
 from lth_lightning.results.training import TICKET
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d31")
 """Okabe and Ito's palette, told apart by colour-blind readers; the paper's blue, orange, green, red come first."""
+
+FIXED = (TICKET, "random_reinit", "random_mask")
+"""Arms that have the palette's first colours in every report; others share the rest, in the order of their names."""
+
+DENSE = "#808080"
+"""Of the dense network, and of weights that no ticket keeps; seen on white and on black."""
 
 MARKERS = "osD^vP*X"
 DASHES = ("-", "--", ":", "-.")
@@ -21,16 +30,29 @@ DASHES = ("-", "--", ":", "-.")
 class Line:
     """An arm of a run.
 
-    Colour, dash and marker stay the same in all figures of a report, and any one of them tells lines apart where the
-    print lacks the others.
+    Colour, dash and marker stay the same in all figures of a report, and tell lines apart without the colour too.
+
+    Attributes:
+        label: names it anywhere: `lr=0.1: ticket`.
+        entry: names it in a legend whose title is `varied`: `0.1`.
+        varied: the flags in which the cells of a sweep differ, such as `lr`; empty for other runs.
     """
 
     run: Run
     arm: str
     label: str
+    entry: str
+    varied: str
     colour: str
     dash: str
     marker: str
+    is_hollow: bool = False
+
+    @property
+    def look(self) -> dict[str, Any]:
+        """What matplotlib draws it with."""
+        hollow = {"markerfacecolor": "none", "markeredgewidth": 1} if self.is_hollow else {}
+        return {"color": self.colour, "linestyle": self.dash, "marker": self.marker, **hollow}
 
     @property
     def is_ticket(self) -> bool:
@@ -78,24 +100,70 @@ def spread(rows: pd.DataFrame, quantity: str) -> pd.DataFrame:
 def lines(runs: Sequence[Run]) -> list[Line]:
     """All lines of the report, in the order of the runs, the tickets first.
 
-    One or two runs: a colour for each arm of each, as in LTH Fig. 4 (tickets and reinitializations of both take the
-    first four) and 14. More: a colour for each run, a dash for each arm (Fig. 5); of more runs than there are colours,
-    shades in their order (a sweep's values).
+    An arm has the same colour in every report of one or two runs; the second run's lines are dashed, their marks hollow
+    (LTH Fig. 4 and 14). More runs, or two of a single arm: a colour for each run, a dash for each arm (Fig. 5); of more
+    runs than there are colours, shades in their order (a sweep's values).
     """
     arms = sorted({arm for run in runs for arm in run.arms}, key=arm_order)
-    each = [(number, arm) for number, run in enumerate(runs) for arm in run.arms]
-    each.sort(key=lambda place: arm_order(place[1])[0] == OTHER)
+    colours = arm_colours(arms)
+    varied, values = _sweep(runs)
+    by_arm = len(runs) == 1 or (len(runs) == 2 and len(arms) > 1)
     found: list[Line] = []
     for number, run in enumerate(runs):
         for arm in run.arms:
-            if len(runs) <= 2:
-                index = each.index((number, arm))
-                colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-            else:
-                colour, marker = shade(number, len(runs)), MARKERS[number % len(MARKERS)]
+            index = arms.index(arm)
+            dash = DASHES[number if by_arm and len(runs) > 1 else min(index, len(DASHES) - 1)]
+            place = index if by_arm else number
             label = named(arm) if len(runs) == 1 else f"{run.name}: {named(arm)}"
-            found.append(Line(run, arm, label, colour, DASHES[min(arms.index(arm), len(DASHES) - 1)], marker))
+            entry = label
+            if varied:
+                entry = values[number] if len(arms) == 1 else f"{values[number]}: {named(arm)}"
+            colour = colours[arm] if by_arm else shade(number, len(runs))
+            marker = MARKERS[place % len(MARKERS)]
+            found.append(Line(run, arm, label, entry, varied, colour, dash, marker, by_arm and number > 0))
     return found
+
+
+def arm_colours(arms: Sequence[str]) -> dict[str, str]:
+    """A colour for each arm; the usual ones have theirs whatever else there is."""
+    others = [arm for arm in sorted(arms) if arm not in FIXED]
+    rest = COLOURS[len(FIXED) :]
+    fixed = dict(zip(FIXED, COLOURS, strict=False))
+    return {arm: fixed.get(arm) or rest[others.index(arm) % len(rest)] for arm in arms}
+
+
+def _sweep(runs: Sequence[Run]) -> tuple[str, list[str]]:
+    """The flags in which the cells of one sweep differ, and their values in each; empty for other runs."""
+    cells = [sweep_of(run.folder) or {} for run in runs]
+    if len(runs) < 2 or len({run.folder.resolve().parents[1] for run in runs}) > 1 or not all(cells):
+        return "", []
+    texts = [{flag: _value(value) for flag, value in cell.items()} for cell in cells]
+    flags = [flag for flag in texts[0] if len({text.get(flag) for text in texts}) > 1]
+    values = [", ".join(text.get(flag, "") for flag in flags) for text in texts]
+    if len(set(values)) < len(values):
+        return "", []
+    last = [flag.rsplit(".", 1)[-1] for flag in flags]
+    return ", ".join(last if len(set(last)) == len(last) else flags), values
+
+
+def _value(value: Any) -> str:
+    """A setting as a legend shows it: a class by its name."""
+    if isinstance(value, Mapping):
+        if "class_path" in value:
+            options = value.get("init_args") or {}
+            name = str(value["class_path"]).rsplit(".", 1)[-1]
+            return f"{name} ({_value(options)})" if options else name
+        return ", ".join(f"{name} {_value(part)}" for name, part in value.items())
+    return "-".join(map(_value, value)) if isinstance(value, list) else str(value)
+
+
+def densities(labels: Sequence[str], full: str) -> dict[str, str]:
+    """A colour for each percentage of weights: the sparser the darker, grey for `full`, the dense network's."""
+    sparse = sorted(set(labels) - {full}, key=lambda label: -float(label.removesuffix("%")))
+    # Neither end of the map: its dark one cannot be seen on a black page, its light one on a white one.
+    places = np.linspace(0.75, 0.2, len(sparse)) if len(sparse) != 1 else [0.4]
+    colours = {label: to_hex(colormaps["plasma"](place)) for label, place in zip(sparse, places, strict=True)}
+    return {full: DENSE, **colours} if full in labels else colours
 
 
 def shade(index: int, number: int) -> str:

@@ -21,8 +21,9 @@ ROOM = 24
 """Characters that a run's path gets at least, where it is longer."""
 
 LEGEND = (
-    "level: the highest that all replicates have finished. best ticket: the sparsest winning one; its level, "
-    "the weights left, and its test accuracy at early stop over the dense network's, in points."
+    "Of trainings, replicates and levels: done/planned. level: the highest that all replicates have finished. "
+    "best ticket: the sparsest winning one; its level, the weights left, and its test accuracy at early stop over the "
+    "dense network's, in points."
 )
 
 
@@ -58,9 +59,9 @@ class Row:
 
 
 def show(folder: Path, console: Console) -> int:
-    """List the runs below `folder`: a table on a terminal, a line each elsewhere. Returns 2 where one is damaged.
+    """List the runs below `folder`: a table on a terminal, a line each elsewhere; both are explained.
 
-    Raises UserError where there is no run.
+    Returns 2 where a run is damaged. Raises UserError where there is no run.
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}: name the one that your runs are in, `lth ls FOLDER`.")
@@ -78,8 +79,7 @@ def show(folder: Path, console: Console) -> int:
         _print_plain(rows, console)
     else:
         console.print(_table(rows, console.width))
-        if any(row.best for row in rows):
-            console.print(LEGEND, style="dim")
+        console.print(LEGEND, style="dim")
     return complain(problems)
 
 
@@ -182,6 +182,8 @@ def _room(names: Sequence[str], cells: Sequence[Sequence[str]], width: int, gap:
 
 
 def _print_plain(rows: Sequence[Row], console: Console) -> None:
+    # Above the table, so that its last line is the run that was written last.
+    console.out(f"# {LEGEND}", highlight=False)
     lines = [WIDE, *(_wide(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:

@@ -10,9 +10,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from lth_lightning.report.figure import Picture
-from lth_lightning.report.page_svg import dark_colours, inline
+from lth_lightning.report.layers_left import Layers
+from lth_lightning.report.page_svg import dark_colours, split
 from lth_lightning.report.page_table import table
-from lth_lightning.report.verdict import Verdict
+from lth_lightning.report.verdict import Verdict, by_reason
 
 OUTCOMES = (
     ("holds", "\N{CHECK MARK}", "holds", "hold"),
@@ -29,7 +30,8 @@ class RunFacts:
     Attributes:
         name: of the run in this report.
         state: how far it is, such as `running: 14 of 111 trainings`.
-        result: what `lth fit` says at its end: which tickets win, and against each control; empty without results.
+        result: the sentences of `lth fit` at its end: which tickets win, then against each control; empty without
+            results.
         facts: label and value: folder, network, data, steps, replicates, seed, versions, …
         config: the text of config.yaml; empty where there is none.
         command: a shell command that repeats the run; empty where none does.
@@ -37,7 +39,7 @@ class RunFacts:
 
     name: str
     state: str
-    result: str
+    result: Sequence[str]
     facts: Sequence[tuple[str, str]]
     config: str
     command: str
@@ -53,6 +55,7 @@ class Page:
         notes: what is missing, damaged or still being written, one line each.
         verdicts: parts of one claim have its name in common; they are shown together.
         pictures: the figures.
+        layers: what is left of each layer, for the runs that hold weights.
         summary: a row for each run, arm and level, see `page_table.table`.
         made: by which version, and when.
     """
@@ -64,6 +67,7 @@ class Page:
     pictures: Sequence[Picture]
     summary: pd.DataFrame
     made: str
+    layers: Sequence[Layers] = ()
 
 
 def render(page: Page, svgs: Mapping[str, str]) -> str:
@@ -88,9 +92,10 @@ def render(page: Page, svgs: Mapping[str, str]) -> str:
             if (number := sum(verdict.outcome == outcome for verdict in page.verdicts))
         ],
         symbols={outcome: symbol for outcome, symbol, _, _ in OUTCOMES},
-        claims=_claims(page.verdicts),
-        images={
-            picture.name: inline(svgs[picture.name], f"figure-{number}-", picture.alt)
+        claims=_claims([verdict for verdict in page.verdicts if verdict.outcome != "cannot tell"]),
+        unsure=by_reason(page.verdicts),
+        drawings={
+            picture.name: split(picture.figure, svgs[picture.name], f"figure-{number}-")
             for number, picture in enumerate(page.pictures, start=1)
         },
         table=table(page.summary),

@@ -1,6 +1,5 @@
 """`lth report` in the terminal: what it wrote, and its verdicts."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from rich.table import Table
 
 from lth_lightning.report.figure import Choice
 from lth_lightning.report.terminal import complain
-from lth_lightning.report.verdict import Verdict
+from lth_lightning.report.verdict import Verdict, by_reason
 from lth_lightning.report.write import write
 
 STYLES = {"holds": "green", "does not hold": "red"}
@@ -24,7 +23,7 @@ def show(paths: Sequence[Path], out: Path | None, choice: Choice, console: Conso
     for run in report.runs[:FEW]:
         if run.result:
             name = f"{run.name}: " if len(report.runs) > 1 else ""
-            console.print(f"{name}{run.result}", markup=False)
+            console.print(f"{name}{' '.join(run.result)}", markup=False)
     _say_verdicts(report.verdicts, console)
     number = len(report.pictures)
     damaged = set(report.problems)
@@ -46,8 +45,7 @@ def _say_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
     if decided:
         console.print(_table(decided))
     if len(decided) < len(verdicts):
-        reasons = Counter(one.reason.split(":")[0].split(";")[0] for one in verdicts if one.reason)
-        most = "; ".join(f"{reason} ({number})" for reason, number in reasons.most_common(3))
+        most = "; ".join(f"{reason} ({len(group)})" for reason, group in by_reason(verdicts)[:3])
         number = len(verdicts) - len(decided)
         claims = "1 claim" if number == 1 else f"{number} claims"
         console.print(f"{claims} cannot be told from these runs, most for: {most}", markup=False)
@@ -55,7 +53,7 @@ def _say_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
 
 def _table(verdicts: Sequence[Verdict]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("claim", "verdict", "measured (least to most)", "the paper"):
+    for name in ("claim", "verdict", "measured, of the means", "the paper"):
         table.add_column(name)
     for one in verdicts:
         claim = f"[bold]{one.claim}[/bold] {one.text}"

@@ -5,11 +5,13 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.style
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
@@ -20,6 +22,9 @@ PANEL = 3.2, 2.5
 
 TICKS = 6
 """The most that an axis of weights remaining has."""
+
+WIDE = 8.0
+"""Numbers of which the greatest is more than so many times the least are drawn on a log axis."""
 
 _LETTER, _ROW = 0.066, 0.19
 """Width of a letter and height of a row of a legend, in inches."""
@@ -85,16 +90,51 @@ def weights_axis(axes: Axes, numbers: Iterable[float]) -> None:
     values = np.unique(list(numbers))
     axes.set_xscale("log")
     _descend(axes, values)
-    low, high = sorted(axes.get_xlim())
-    for multiples in ((1,), (1, 3), (1, 2, 5)):
-        powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-        ticks = [m * 10.0**power for power in powers for m in multiples if low <= m * 10.0**power <= high]
-        if len(ticks) >= 4:
-            break
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_locator(FixedLocator(_round_numbers(*sorted(axes.get_xlim()))))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.set_xlabel("number of weights remaining")
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """Four or more numbers between two, evenly apart on a log axis, if there are so many."""
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks: list[float] = []
+    for multiples in ((1,), (1, 3), (1, 2, 5)):
+        ticks = [m * 10.0**power for power in powers for m in multiples if low <= m * 10.0**power <= high]
+        if len(ticks) >= 4:
+            break
+    return ticks
+
+
+def is_wide(values: "pd.Series[float]") -> bool:
+    """Whether a linear axis would make a flat line of the least of these numbers, but for zeros."""
+    above = values[values > 0]
+    return bool(len(above)) and bool(above.max() > WIDE * above.min())
+
+
+def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
+    """Make x or y, a number of steps, a log axis for these limits; one that reaches down to 0 where `low` is 0."""
+    is_y = which == "y"
+    axis: Axis = axes.yaxis if is_y else axes.xaxis
+    set_scale, set_limits = (axes.set_yscale, axes.set_ylim) if is_y else (axes.set_xscale, axes.set_xlim)
+    least = low if low > 0 else max(1.0, axes.dataLim.minposy if is_y else axes.dataLim.minposx)
+    room = (high / least) ** 0.06
+    if low > 0:
+        set_scale("log")
+        set_limits(least / room, high * room)
+    else:
+        set_scale("symlog", linthresh=least, linscale=0.3)
+        set_limits(-0.1 * least, high * room)
+    axis.set_major_locator(FixedLocator([*([] if low > 0 else [0.0]), *_round_numbers(least / room, high * room)]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def few_ticks(axis: Axis) -> None:
+    """So few ticks, so briefly written, that they do not run into one another."""
+    axis.set_major_locator(MaxNLocator(4))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}".replace("-", "\N{MINUS SIGN}")))
 
 
 def short(number: float) -> str:
@@ -150,17 +190,18 @@ def broken(text: str, letters: int) -> str:
     return "\n".join(row.strip() for row in rows)
 
 
-def width(text: str) -> float:
-    """About how wide a row of a legend's text is, in inches."""
-    return _LETTER * len(text)
+def below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], title: str = "") -> None:
+    """One legend below all panels; the figure grows by its height, so that panels keep theirs.
 
-
-def below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """One legend below all panels; the figure grows by its height, so that panels keep theirs."""
+    Its texts have the labels without breaks as theirs (`get_label`), for the page.
+    """
     wide, high = figure.get_size_inches()
     rows, columns, more = legend_rows(labels, wide)
-    figure.set_size_inches(wide, high + more)
+    figure.set_size_inches(wide, high + more + _ROW * bool(title))
     # Older versions of matplotlib leave out what is called `_…`, so it gets its name afterwards.
-    legend = figure.legend(handles, [row.lstrip("_") for row in rows], loc="outside lower center", ncols=columns)
-    for text, row in zip(legend.get_texts(), rows, strict=True):
+    legend = figure.legend(
+        handles, [row.lstrip("_") for row in rows], loc="outside lower center", ncols=columns, title=title or None
+    )
+    for text, row, label in zip(legend.get_texts(), rows, labels, strict=True):
         text.set_text(row)
+        text.set_label(label)

@@ -1,5 +1,6 @@
 """What a report says of a claim."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,9 +18,9 @@ class Verdict:
         runs: the names of the runs it was measured in.
         outcome: holds, does not hold, or cannot tell.
         reason: why it cannot be told; empty otherwise.
-        measured: the mean over trials; empty where nothing could be measured.
-        spread: its least and most over trials.
-        trials: how many.
+        measured: what the means over replicates give, as the paper's lines are means; empty where nothing could be.
+        spread: `each alone 0.78 to 0.93`: the least and the most that single replicates give; empty where all agree.
+        trials: how many replicates that is.
         paper: the paper's number.
         accepted: what counts as holding.
     """
@@ -35,3 +36,12 @@ class Verdict:
     trials: int
     paper: str
     accepted: str
+
+
+def by_reason(verdicts: Sequence[Verdict]) -> list[tuple[str, list[Verdict]]]:
+    """Those that cannot be told, by their first reason without its numbers; the most frequent reason comes first."""
+    groups: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        if verdict.outcome == "cannot tell":
+            groups.setdefault(verdict.reason.split(":")[0].split(";")[0], []).append(verdict)
+    return sorted(groups.items(), key=lambda group: -len(group[1]))

@@ -69,10 +69,13 @@ def _verdict(claim: Claim, of: Run, to: Run | None) -> Verdict:
 
 def _spread(measured: Measured) -> str:
     low, high = min(measured.each), max(measured.each)
-    if shown(low, measured.unit) == shown(high, measured.unit):
+    texts = {shown(value, measured.unit) for value in (low, high)}
+    if texts == {shown(measured.value, measured.unit)}:
         return ""
-    # The level that is best in the mean need not lie between those that are best in each trial.
-    return ("each alone " if measured.unit == "level" else "") + span(low, high, measured.unit, bare=True)
+    if len(texts) == 1:
+        return f"each alone {texts.pop()}"
+    # A level, a rank correlation or a number of levels of the means need not lie between those of the trials.
+    return f"each alone {span(low, high, measured.unit, bare=True)}"
 
 
 def judge(
@@ -80,8 +83,9 @@ def judge(
 ) -> tuple[Outcome, str]:
     """Outcome and, where it cannot be told, why.
 
-    A claim holds where the mean, give or take two standard errors, lies within what is accepted, fails where that whole
-    interval lies outside, and cannot be told in between, from fewer than three trials, or for any of `reasons`.
+    A claim holds where the number of the means over replicates, give or take two standard errors of the replicates' own
+    numbers, lies within what is accepted, fails where that whole interval lies outside, and cannot be told in between,
+    from fewer than three trials, or for any of `reasons`.
     """
     reasons = list(reasons)
     if measured is None:

@@ -91,6 +91,38 @@ def layer_names(names: Sequence[str]) -> dict[str, str]:
     return {name: ".".join(part[shared:]) for name, part in zip(names, parts, strict=True)}
 
 
+def layer_titles(masks: Arrays) -> dict[str, str]:
+    """What figures call the layers: `fc1` where there are few, else `layer 12 of 21, 1x1 conv: 4.downsample.0`."""
+    short = layer_names(list(masks))
+    if len(shown(list(masks))) == len(masks):
+        return short
+    return {
+        name: f"layer {number} of {len(masks)}, {_kind(masks[name])}: {short[name]}"
+        for number, name in enumerate(short, start=1)
+    }
+
+
+def _kind(part: Array) -> str:
+    sizes = "x".join(map(str, part.shape[2:]))
+    return f"{sizes} conv" if sizes else "linear"
+
+
+def remaining(run: Run, tick: Callable[[], None] = lambda: None) -> pd.DataFrame:
+    """What is left of each prunable layer, a row for each layer of each finished level of the ticket arm.
+
+    Columns: replicate, level, layer (parameter name), left and size (numbers of weights), units (that the weights lead
+    into: rows of a Linear weight, output channels of a Conv weight). Levels whose masks are not kept have no rows.
+    `tick` is called after each level.
+    """
+    found = []
+    for replicate, level in tickets(run)[["replicate", "level"]].itertuples(index=False):
+        if (_level(run, replicate, level) / MASK).exists() and (survivors := mask(run, replicate, level)):
+            for name, part in survivors.items():
+                found.append((replicate, level, name, int(np.count_nonzero(part)), part.size, part.shape[0]))
+        tick()
+    return pd.DataFrame(found, columns=["replicate", "level", "layer", "left", "size", "units"])
+
+
 def surviving(part: Array, axis: int) -> Array:
     """The fraction of each unit's weights that survive, in the order of the units.
 

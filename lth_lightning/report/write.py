@@ -13,12 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from lth_lightning import __version__
 from lth_lightning.errors import UserError
 from lth_lightning.files import write_bytes, write_text
-from lth_lightning.report import folders
+from lth_lightning.report import folders, layers_left
 from lth_lightning.report.curves import add_curves
 from lth_lightning.report.facts import facts
 from lth_lightning.report.figure import Choice, Picture
 from lth_lightning.report.figures import ALL, NAMES
 from lth_lightning.report.gaps import of_all
+from lth_lightning.report.layers_left import Layers
 from lth_lightning.report.lines import lines
 from lth_lightning.report.page import Page, RunFacts, render
 from lth_lightning.report.runs import Run, read
@@ -77,7 +78,8 @@ def write(paths: Sequence[Path], out: Path | None, choice: Choice, console: Cons
             for end in (".png", ".svg"):
                 (out / f"{name}{end}").unlink(missing_ok=True)
         judged = verdicts(runs)
-        notes, told = list(of_all(runs)), [facts(run) for run in runs]
+        layers, thin = _layers(runs)
+        notes, told = [*thin, *of_all(runs)], [facts(run) for run in runs]
         table = summary(runs)
         write_text(out / SUMMARY, table.to_csv(index=False, lineterminator="\n"))
         page = Page(
@@ -88,10 +90,21 @@ def write(paths: Sequence[Path], out: Path | None, choice: Choice, console: Cons
             pictures=pictures,
             summary=table,
             made=f"lth_lightning {__version__}, {datetime.now():%Y-%m-%d %H:%M}",
+            layers=layers,
         )
         write_text(out / PAGE, render(page, svgs))
     problems += [problem for run in runs for problem in run.problems]
     return Report(out / PAGE, judged, pictures, problems, notes, told)
+
+
+def _layers(runs: Sequence[Run]) -> tuple[list[Layers], list[str]]:
+    """The runs' tables of layers, and warnings, each with the run's name where there are several."""
+    tables, warnings = [], []
+    for run in runs:
+        table, lines = layers_left.of_run(run)
+        tables += [table] if table else []
+        warnings += lines if len(runs) == 1 else [f"{run.name}: {line}" for line in lines]
+    return tables, warnings
 
 
 def _title(runs: Sequence[Run]) -> str:

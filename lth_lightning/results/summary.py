@@ -80,15 +80,20 @@ def winning_levels(points: Sequence[Point]) -> list[Point] | None:
 
 
 def verdict(records: Sequence[Record], trains_on: bool = False) -> str:
+    """`sentences` as one text."""
+    return " ".join(sentences(records, trains_on))
+
+
+def sentences(records: Sequence[Record], trains_on: bool = False) -> list[str]:
     """One plain sentence on the tickets, and one on each control where there is one to compare with.
 
     `trains_on` says that the tickets go on from trained weights, so that their steps are not all of their training.
     """
     if trains_on:
-        return (
+        return [
             "No verdict: these networks go on from trained weights, and a winning ticket trains from its first ones "
             "(the control Rewound does)."
-        )
+        ]
     points = summarize(records)
     winners = winning_levels(points)
     replicates = len({record.replicate for record in records})
@@ -96,14 +101,14 @@ def verdict(records: Sequence[Record], trains_on: bool = False) -> str:
         f"the mean of {replicates} replicates" if replicates > 1 else "a single replicate, so chance is not excluded"
     )
     if any(point.falling and point.arm == TICKET and point.density == 1 for point in points):
-        return (
+        return [
             "No verdict: the dense network's validation loss was lowest at its last evaluation, so there is no early "
             "stop to compare with. Train longer (--trainer.max_steps) or evaluate more often "
             "(--pruning.evaluate_every)."
-        )
+        ]
     if winners is None:
         needed = "No verdict: it needs a dense level 0, a pruned level, and val_loss and test_acc of both."
-        return " ".join([needed, *_against_controls(points, [])])
+        return [needed, *_against_controls(points, [])]
     if not winners:
         sentence = "No winning ticket: no level matches the dense network's test accuracy at early stop as early"
     else:
@@ -113,7 +118,7 @@ def verdict(records: Sequence[Record], trains_on: bool = False) -> str:
             f"Winning tickets at level{'s' if len(winners) > 1 else ''} {named}, down to {smallest:.1%} of the "
             "weights: at least the dense network's test accuracy at early stop, no later"
         )
-    return " ".join([f"{sentence} ({basis}).", *_against_controls(points, winners)])
+    return [f"{sentence} ({basis}).", *_against_controls(points, winners)]
 
 
 def _against_controls(points: Sequence[Point], winners: Sequence[Point]) -> list[str]:

@@ -116,7 +116,7 @@ def _draw(found: dict[Row, Fractions], units: tuple[str, str]) -> Figure:
             axes.set_title(layers.titled(row, units[0].format(row.labels[name]), number, list(found)))
             axes.set_ylim(0, 100)
             axes.set_xlabel(f"{units[1]}, sorted (%)")
-        line[0].set_ylabel("weights surviving (%)")
+            axes.set_ylabel("weights surviving (%)")
     labels = [label for label in colours if label in handles]
     below(figure, [handles[label] for label in labels], [f"{label} of the weights" for label in labels])
     return figure

@@ -9,7 +9,9 @@ from lth_lightning.report import notes, style
 from lth_lightning.report.figure import Choice, Picture
 from lth_lightning.report.figures import chosen, curve_panels, fixed_steps
 from lth_lightning.report.figures.curve_panels import Block, Curve, Panel
-from lth_lightning.report.lines import COLOURS, Line, named
+from lth_lightning.report.figures.layers import FULL
+from lth_lightning.report.lines import Line, named
+from lth_lightning.report.lines import densities as shades
 
 TOGETHER = 3
 """Levels in a panel."""
@@ -36,7 +38,7 @@ def draw_accuracy(lines: Sequence[Line], choice: Choice) -> Picture | None:
         name="accuracy_curves",
         title=f"{called.capitalize()} as training proceeds",
         label=f"{called} (%)",
-        reads="A network learns faster where its line is above that of 100%, and better where it ends above it.",
+        reads="A network learns faster where its line is above another's, and better where it ends above it.",
         paper="LTH Fig. 3",
     )
 
@@ -74,6 +76,8 @@ def _draw(
         "Colours are the percent of weights remaining. Lines are means over trials, bands reach from their minimum to "
         "their maximum. What lies far from the rest, as the first steps do, is beyond the axis.",
     ]
+    if any(style.percent(curve.density) == FULL for block in drawn for curve in block.curves):
+        words.append("The dense network (100%) is grey, and in each panel to be compared with.")
     if any(not panel.is_of_tickets for block in drawn for panel in block.panels):
         words.append(f"Dashed are controls, at the first {COMPARED} of these levels that they have.")
     if len(having) > RUNS:
@@ -101,7 +105,10 @@ def _draw(
 
 
 def _panels(lines: Sequence[Line], quantity: str, choice: Choice) -> list[Panel]:
-    """Of one run: tickets, three levels a panel; then each control beside the tickets of its first two levels."""
+    """Of one run: tickets, three levels a panel; then each control beside the tickets of its first two levels.
+
+    The dense network is in each panel, to be compared with.
+    """
     tickets = [line for line in lines if line.is_ticket] or lines[:1]
     called = "tickets" if tickets[0].is_ticket else named(tickets[0].arm)
     # A network that is not trained has one evaluation, which is no curve.
@@ -110,7 +117,10 @@ def _panels(lines: Sequence[Line], quantity: str, choice: Choice) -> list[Panel]
     sizes: dict[Any, float] = tickets[0].table().groupby("level")["density"].mean().to_dict()
     densities = {int(level): size for level, size in sizes.items() if (tickets[0].arm, level) in there}
     levels = chosen.levels(densities, choice.densities)
-    colours = {level: COLOURS[number % len(COLOURS)] for number, level in enumerate(levels)}
+    labels = {level: style.percent(densities[level]) for level in levels}
+    by_label = shades(list(labels.values()), FULL)
+    colours = {level: by_label[label] for level, label in labels.items()}
+    dense = [level for level in levels[:1] if labels[level] == FULL]
 
     def curve(line: Line, level: int) -> Curve:
         values = line.curves(level, quantity)
@@ -118,14 +128,15 @@ def _panels(lines: Sequence[Line], quantity: str, choice: Choice) -> list[Panel]
             values = values.assign(**{name: 100 * values[name] for name in ("mean", "low", "high")})
         return Curve(line, level, densities[level], colours[level], values)
 
+    parts = [levels[start : start + TOGETHER] for start in range(0, len(levels), TOGETHER)]
     panels = [
-        Panel(called, [curve(tickets[0], level) for level in levels[start : start + TOGETHER]], True)
-        for start in range(0, len(levels), TOGETHER)
+        Panel(called, [curve(tickets[0], level) for level in dict.fromkeys([*dense, *part])], True) for part in parts
     ]
     for line in lines:
         both = [level for level in levels if (line.arm, level) in there][:COMPARED]
         if both and line is not tickets[0]:
-            curves = [curve(arm, level) for arm in (tickets[0], line) for level in both]
+            curves = [curve(tickets[0], level) for level in dict.fromkeys([*dense, *both])]
+            curves += [curve(line, level) for level in both]
             panels.append(Panel(f"{called}; dashed: {named(line.arm)}", curves, False))
     return panels
 

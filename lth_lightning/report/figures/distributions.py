@@ -9,17 +9,17 @@ from matplotlib.figure import Figure
 from lth_lightning.report import weights
 from lth_lightning.report.figure import Choice, Picture
 from lth_lightning.report.figures import layers
-from lth_lightning.report.figures.layers import DENSE, Row
-from lth_lightning.report.lines import Line
-from lth_lightning.report.style import below, styled
+from lth_lightning.report.figures.layers import FULL, Row
+from lth_lightning.report.lines import COLOURS, DENSE, Line
+from lth_lightning.report.style import below, few_ticks, styled
 from lth_lightning.report.weights import Array
 
 IN_TICKET = (0.169,)
 """Which ticket's weights are set apart from the others, unless the reader chooses a density."""
 
 TICKET, OTHERS = "in the ticket", "others"
-ORANGE, BLUE = "#e69f00", "#0072b2"
-"""Of the two, as in the paper."""
+BLUE, GREY = COLOURS[0], DENSE
+"""Of the two: the colour that tickets have in all figures, and that of the dense network."""
 
 Measure = Callable[[Array, Array], Array]
 """Of initial and final values."""
@@ -104,7 +104,7 @@ def movement(lines: Sequence[Line], choice: Choice) -> Picture | None:
 
     The paper: "Between the first and last training iteration of the unpruned network, the magnitude by which weights in
     the network change", orange for weights that are "in the eventual winning ticket" and blue for the others. So both
-    come from level 0's training alone; the ticket only says which weights are orange.
+    come from level 0's training alone; the ticket only says which weights are which. Here tickets are blue throughout.
     """
     return _moves(
         lines,
@@ -169,10 +169,10 @@ def _moves(
     with styled():
         sizes = " or ".join(dict.fromkeys(next(reversed(row.levels.values())) for row in found))
         names = {TICKET: f"weights that the ticket with {sizes} of them keeps", OTHERS: "other weights"}
-        figure = _draw(found, {TICKET: ORANGE, OTHERS: BLUE}, label, names)
+        figure = _draw(found, {TICKET: BLUE, OTHERS: GREY}, label, names)
     caption = (
         f"What the training of the dense network does to the weights that the ticket with {sizes} of them will keep "
-        f"(orange) and to the others (blue), each as a distribution: {words.pop('reading')}. "
+        f"(blue) and to the others (grey), each as a distribution: {words.pop('reading')}. "
         f"Up to 1% of either lie outside of a panel. {_notes(found, lines)}"
     )
     alt = layers.told(
@@ -230,7 +230,7 @@ def _draw(found: Mapping[Row, Drawn], colours: Mapping[str, str], label: str, na
         for number, (axes, name) in enumerate(zip(line, row.layers, strict=True)):
             for shown, histogram in drawn[name].items():
                 if histogram.total:
-                    is_dense = colours[shown] == DENSE
+                    is_dense = shown == FULL
                     handles[shown] = axes.stairs(
                         histogram.density,
                         histogram.edges,
@@ -242,7 +242,8 @@ def _draw(found: Mapping[Row, Drawn], colours: Mapping[str, str], label: str, na
             axes.set_title(layers.titled(row, row.labels[name], number, list(found)))
             axes.set_ylim(bottom=0)
             axes.set_xlabel(label)
-        line[0].set_ylabel("probability density")
+            axes.set_ylabel("probability density")
+            few_ticks(axes.xaxis)
     labels = [shown for shown in colours if shown in handles]
     below(figure, [handles[shown] for shown in labels], [names[shown] for shown in labels])
     return figure

@@ -43,7 +43,7 @@ def draw(lines: Sequence[Line], choice: Choice) -> Picture | None:
         return None
     with style.styled():
         alone = rows.fit(shown)
-        figure, cut = (rows.draw(lines, shown), []) if alone else panels.draw(lines, shown)
+        figure, cut = rows.draw(lines, shown) if alone else panels.draw(lines, shown)
     missing = [
         line.label
         for number, line in enumerate(lines)

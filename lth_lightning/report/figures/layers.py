@@ -4,24 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from lth_lightning.report import weights
 from lth_lightning.report.figure import Choice
-from lth_lightning.report.lines import Line
+from lth_lightning.report.lines import Line, densities
 from lth_lightning.report.runs import Run
-from lth_lightning.report.style import PANEL, percent
+from lth_lightning.report.style import PANEL, broken, percent
 from lth_lightning.report.weights import Arrays
 
 ROWS = 3
 """The most runs that a figure of weights shows."""
 
-DENSE = "#808080"
-"""Of the dense network; seen on white and on black."""
+LETTERS = 40
+"""The most in a row above a panel."""
 
 FULL = percent(1.0)
 """Its label."""
@@ -35,7 +32,7 @@ class Row:
         run: whose weights.
         levels: what is drawn: the percent of weights remaining, by level; at least one of them is pruned.
         layers: masks of the layers that are drawn, which say their shapes.
-        labels: the short names of all prunable layers, by parameter.
+        labels: what all prunable layers are called above their panels, by parameter.
         trainings: the replicates that have finished each level.
     """
 
@@ -62,9 +59,9 @@ class Row:
         return {level: mask for level, mask in found.items() if mask}
 
 
-def rows(lines: Sequence[Line], choice: Choice, densities: Sequence[float] = weights.DENSITIES) -> list[Row]:
-    """The first runs that hold weights and have pruned some, at the levels nearest to `densities`, or the reader's."""
-    found = (row for run in _runs(lines) if (row := _row(run, choice.densities or densities)))
+def rows(lines: Sequence[Line], choice: Choice, usual: Sequence[float] = weights.DENSITIES) -> list[Row]:
+    """The first runs that hold weights and have pruned some, at levels near the `usual` densities, or the reader's."""
+    found = (row for run in _runs(lines) if (row := _row(run, choice.densities or usual)))
     return list(islice(found, ROWS))
 
 
@@ -72,8 +69,8 @@ def _runs(lines: Sequence[Line]) -> list[Run]:
     return list({line.run.folder: line.run for line in lines}.values())
 
 
-def _row(run: Run, densities: Sequence[float]) -> Row | None:
-    chosen = weights.choose_levels(run, densities) if weights.has_weights(run) else {}
+def _row(run: Run, wanted: Sequence[float]) -> Row | None:
+    chosen = weights.choose_levels(run, wanted) if weights.has_weights(run) else {}
     if min(chosen.values(), default=1.0) >= 1:
         return None
     # What would have the same label is one line.
@@ -83,7 +80,7 @@ def _row(run: Run, densities: Sequence[float]) -> Row | None:
         for replicate in sorted(replicates):
             if mask := weights.mask(run, replicate, level):
                 drawn = {name: mask[name] for name in weights.shown(list(mask))}
-                return Row(run, levels, drawn, weights.layer_names(list(mask)), trainings)
+                return Row(run, levels, drawn, weights.layer_titles(mask), trainings)
     return None
 
 
@@ -100,17 +97,13 @@ def panels(found: Sequence[Row]) -> tuple[Figure, list[list[Axes]]]:
 
 def titled(row: Row, title: str, number: int, found: Sequence[Row]) -> str:
     """A panel's title, with the run's name in the first panel of a row where there are several."""
+    title = broken(title, LETTERS)
     return f"{row.run.name}\n{title}" if len(found) > 1 and number == 0 else title
 
 
 def shades(found: Sequence[Row]) -> dict[str, str]:
     """A colour for each label of all rows: the sparser the darker, grey for a dense network's."""
-    labels = {label for row in found for label in row.levels.values()}
-    sparse = sorted(labels - {FULL}, key=lambda label: -float(label.removesuffix("%")))
-    # Neither end of the map: its dark one cannot be seen on a black page, its light one on a white one.
-    places = np.linspace(0.72, 0.3, len(sparse)) if len(sparse) > 1 else [0.4]
-    colours = {label: to_hex(colormaps["plasma"](place)) for label, place in zip(sparse, places, strict=True)}
-    return {FULL: DENSE, **colours} if FULL in labels else colours
+    return densities([label for row in found for label in row.levels.values()], FULL)
 
 
 def notes(found: Sequence[Row], counts: Sequence[Mapping[str, int]], lines: Sequence[Line]) -> str:

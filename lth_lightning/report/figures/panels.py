@@ -74,9 +74,10 @@ def in_percent(spread: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(lines: Sequence[Line], panels: Sequence[Panel], axis: Axis = "density") -> tuple[Figure, list[str]]:
-    """The panels in a row, and one sentence for each thing that lies outside of their axes."""
+    """The panels in a row, and one sentence for each thing that their axes leave out or bend."""
     width, height = style.PANEL
-    figure = Figure(figsize=(max(width * len(panels), 1.3 * width), height))
+    # Few panels are wider ones, so that all figures of a page are about as wide.
+    figure = Figure(figsize=(width * (len(panels) if len(panels) > 2 else 1.3 * len(panels)), height))
     found: list[str] = []
     handles: dict[int, ErrorbarContainer] = {}
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -84,11 +85,11 @@ def draw(lines: Sequence[Line], panels: Sequence[Panel], axis: Axis = "density")
             if len(spread):
                 in_order = spread.sort_values("density", ascending=False)
                 handles[number] = _bars(axes, line, in_order, axis, len(lines) > MANY)
-        _finish(axes, panel, axis)
+        found += _finish(axes, panel, axis)
         found += _zoom(axes, lines, panel)
     order = sorted(handles)
     labels = [label_of(lines[number], panels, number) for number in order]
-    style.below(figure, [handles[number] for number in order], labels)
+    style.below(figure, [handles[number] for number in order], labels, lines[0].varied)
     return figure, found
 
 
@@ -100,9 +101,7 @@ def _bars(axes: Axes, line: Line, spread: pd.DataFrame, axis: Axis, is_crowded: 
         spread["mean"],
         # The mean of equal numbers may be a rounding less than each.
         yerr=np.maximum([spread["mean"] - below, above - spread["mean"]], 0),
-        color=line.colour,
-        linestyle=line.dash,
-        marker=line.marker,
+        **line.look,
         **(_THIN if is_crowded else _PLAIN),
     )
 
@@ -112,7 +111,7 @@ def places(spread: pd.DataFrame, axis: Axis) -> "pd.Series[float]":
     return spread.weights if axis == "weights" else 100 * spread.density
 
 
-def _finish(axes: Axes, panel: Panel, axis: Axis) -> None:
+def _finish(axes: Axes, panel: Panel, axis: Axis) -> list[str]:
     together = pd.concat([spread for spread in panel.spreads if len(spread)])
     if axis == "density":
         style.density_axis(axes, together.density)
@@ -122,8 +121,19 @@ def _finish(axes: Axes, panel: Panel, axis: Axis) -> None:
         style.linear_axis(axes)
     style.named(axes, panel.label)
     axes.set_title(panel.title)
-    if not panel.unit:
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    return count_axis(axes, panel)
+
+
+def count_axis(axes: Axes, panel: Panel, which: Literal["x", "y"] = "y") -> list[str]:
+    """Write numbers of steps in full, on a log axis where they are far apart; then a sentence that says so."""
+    if panel.unit:
+        return []
+    together = pd.concat([spread for spread in panel.spreads if len(spread)])
+    if style.is_wide(together["mean"]):
+        style.log_axis(axes, which, together.low.min(), together.high.max())
+        return [f"The axis of the {panel.label} is logarithmic."]
+    (axes.yaxis if which == "y" else axes.xaxis).set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    return []
 
 
 def _zoom(axes: Axes, lines: Sequence[Line], panel: Panel) -> list[str]:
@@ -145,9 +155,14 @@ def _zoom(axes: Axes, lines: Sequence[Line], panel: Panel) -> list[str]:
 
 
 def label_of(line: Line, panels: Sequence[Panel], number: int) -> str:
-    """The name of the line with this number, and of how many trials its points are."""
+    """The name of the line with this number in a legend, and of how many trials its points are."""
+    return f"{line.entry} {trials_of(panels, number)}"
+
+
+def trials_of(panels: Sequence[Panel], number: int) -> str:
+    """Of how many trials the points of the line with this number are."""
     counts = pd.concat([panel.spreads[number].trials for panel in panels])
-    return f"{line.label} {trials(int(counts.min()), int(counts.max()))}"
+    return trials(int(counts.min()), int(counts.max()))
 
 
 def trials(least: int, most: int) -> str:

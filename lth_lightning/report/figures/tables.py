@@ -28,7 +28,7 @@ def draw(
             return None
         there = [column for column in columns if any(line.table()[column].notna().any() for line in lines)]
         if rows.fit(shown):
-            figure, cut = rows.draw(lines, shown), list[str]()
+            figure, cut = rows.draw(lines, shown)
             reads = "Each row is a network of one density, which is in its name."
         else:
             figure, cut = panels.draw(lines, shown, axis)
