@@ -233,10 +233,8 @@ class Peers:
 
     def tell(self, text: str) -> None:
         """A line for the person, from any process."""
-        if self.rank == 0:
-            self._display.tell(text)
-        else:
-            print(f"process {self.rank}: {text}", file=sys.stderr, flush=True)
+        # Not on standard output: what goes into a file there is seen when the run ends.
+        print(f"{f'process {self.rank}: ' if self.rank else ''}{text}", file=sys.stderr, flush=True)
 
     def _here(self) -> set[int]:
         with self._lock:
