@@ -30,7 +30,7 @@ from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.estimate import describe
 from lth_lightning.callbacks.quiet import quiet
-from lth_lightning.callbacks.trainer import is_rank_zero, numbers_files
+from lth_lightning.callbacks.trainer import is_rank_zero, numbers_files, rank
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier
@@ -196,7 +196,7 @@ class LTHCLI(LightningCLI):
         options = self._instantiate()["trainer"]
         try:
             trainer: pl.Trainer = self.trainer_class(**options)
-        except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
+        except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
             raise UserError(f"The trainer's settings do not work: {error}") from None
         return trainer
 
@@ -360,7 +360,9 @@ def _own_error(error: BaseException) -> BaseException:
 
 
 def _complain(message: str) -> int:
-    _say("lth: " + _plain(message))
+    # Also in the processes of further devices: a mistake may be met by one of them alone.
+    where = "" if is_rank_zero() else f"process {rank()}: "
+    print(f"lth: {where}{_plain(message)}", file=sys.stderr)
     return 2
 
 

@@ -77,8 +77,9 @@ def remember(folder: Path) -> None:
     _begun.append(folder)
 
 
-def advice() -> str:
-    """The line that resumes the run that this process began last."""
-    if not _begun:
+def advice(folder: Path | None = None) -> str:
+    """The line that resumes the run in `folder`, or the one that this process began last."""
+    folder = folder or (_begun[-1] if _begun else None)
+    if folder is None:
         return "Nothing was begun."
-    return f"What is finished is kept; go on with: lth fit --resume {os.path.relpath(_begun[-1])}"
+    return f"What is finished is kept; go on with: lth fit --resume {os.path.relpath(folder)}"

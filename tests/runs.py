@@ -28,7 +28,7 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def environment(**extra: str) -> dict[str, str]:
     """One thread, and the classes of user_parts.py importable."""
     path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
-    distributed = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "LTH_RUN_FOLDER")
+    distributed = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
     kept = {key: value for key, value in os.environ.items() if key not in distributed}
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **extra}
 

@@ -2,48 +2,32 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from threading import Barrier as ThreadBarrier
 
 import pytest
-import torch.distributed as dist
 
 from lth_lightning.errors import UserError
 from lth_lightning.results import Record, Training
 from lth_lightning.results import run_folder as folders
-from lth_lightning.results.run_folder import check_run, claim, finished, run_of, tidy, unshare
+from lth_lightning.results.run_folder import check_run, claim, finished, run_of, tidy
 
 fork = multiprocessing.get_context("fork")
 
 
-@pytest.fixture(autouse=True)
-def own_environment(monkeypatch) -> Iterator[None]:
-    """A claim tells child processes by the environment; each test starts and ends without one."""
-    for name in ("LTH_RUN_FOLDER", "RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
-    yield
-    unshare()
-
-
-def claim_anew(experiment: str, root: Path) -> Path:
-    unshare()
-    return claim(experiment, root)
-
-
 def test_versions_count_up(tmp_path):
-    claimed = [claim_anew("lenet", tmp_path / "logs") for _ in range(12)]
+    claimed = [claim("lenet", tmp_path / "logs") for _ in range(12)]
     assert claimed == [tmp_path / "logs" / "lenet" / f"version_{n}" for n in range(12)]
     assert all(folder.is_dir() for folder in claimed)
-    assert claim_anew("conv2", tmp_path / "logs").name == "version_0"
+    assert claim("conv2", tmp_path / "logs").name == "version_0"
 
 
 def test_a_version_follows_the_highest_as_a_number_and_gaps_stay(tmp_path):
     for name in ("version_2", "version_10", "version_x", "version_", "my_version_99", "version_11.bak"):
         (tmp_path / "lenet" / name).mkdir(parents=True)
-    assert claim_anew("lenet", tmp_path).name == "version_11"
+    assert claim("lenet", tmp_path).name == "version_11"
 
 
 def test_the_root_is_lightning_logs_here(tmp_path, monkeypatch):
@@ -52,21 +36,10 @@ def test_the_root_is_lightning_logs_here(tmp_path, monkeypatch):
     assert (tmp_path / "lightning_logs" / "lenet" / "version_0").is_dir()
 
 
-def test_processes_started_for_further_devices_get_the_same_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder = claim("lenet", Path("logs"))
-    monkeypatch.chdir("/")
-    # They inherit the environment, maybe not the working directory.
-    assert claim("lenet", Path("logs")) == tmp_path / folder
-    unshare()
-    unshare()
-    assert claim("lenet", tmp_path / "logs").name == "version_1"
-
-
 def _claim_at_once(root: Path, barrier: Barrier, results: "multiprocessing.queues.Queue[str]") -> None:
     barrier.wait(timeout=30)
     for _ in range(5):
-        results.put(claim_anew("lenet", root).name)
+        results.put(claim("lenet", root).name)
 
 
 def test_processes_that_claim_at_once_get_different_folders(tmp_path):
@@ -85,39 +58,12 @@ def test_threads_that_claim_at_once_get_different_folders(tmp_path):
 
     def work(_: int) -> list[Path]:
         barrier.wait(timeout=30)
-        # Below `claim`, whose word to child processes is one for the whole process.
-        return [folders._next_version(tmp_path, "lenet") for _ in range(10)]
+        return [claim("lenet", tmp_path) for _ in range(10)]
 
     with ThreadPoolExecutor(8) as pool:
         claimed = [folder for part in pool.map(work, range(8)) for folder in part]
     assert len(set(claimed)) == 80
     assert all(folder.is_dir() for folder in claimed)
-
-
-def _claim_as_rank(rank: int, port: int, root: Path, results: "multiprocessing.queues.Queue[tuple[int, str]]") -> None:
-    os.environ.update(
-        RANK=str(rank),
-        WORLD_SIZE="3",
-        TORCHELASTIC_RUN_ID="none",
-        TORCHELASTIC_USE_AGENT_STORE="True",
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
-    results.put((rank, str(claim("lenet", root))))
-
-
-def test_ranks_under_torchrun_get_the_folder_of_rank_0(tmp_path):
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's agent holds it
-    results = fork.Queue()
-    processes = [fork.Process(target=_claim_as_rank, args=(rank, store.port, tmp_path, results)) for rank in (2, 1, 0)]
-    for process in processes:
-        process.start()
-    claimed = dict(results.get(timeout=60) for _ in processes)
-    for process in processes:
-        process.join(timeout=30)
-    del store
-    assert claimed == dict.fromkeys((0, 1, 2), str(tmp_path / "lenet" / "version_0"))
-    assert os.listdir(tmp_path / "lenet") == ["version_0"]
 
 
 @pytest.mark.parametrize("below", ["", "deeper/still"])
@@ -130,7 +76,6 @@ def test_a_folder_that_cannot_be_written_is_one_line_that_says_what_to_do(tmp_pa
     assert str(root / "lenet") in text
     assert "--logs" in text
     assert "\n" not in text
-    assert "LTH_RUN_FOLDER" not in os.environ
 
 
 def test_an_experiment_that_is_a_file_cannot_be_written(tmp_path):

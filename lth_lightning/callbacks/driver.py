@@ -20,6 +20,7 @@ from lth_lightning.callbacks.hooks import built, seeded_hooks
 from lth_lightning.callbacks.joint import JointMaker
 from lth_lightning.callbacks.maker import Maker
 from lth_lightning.callbacks.origin import Origins, fresh_model
+from lth_lightning.callbacks.peers import meet
 from lth_lightning.callbacks.plan import plan_trainings
 from lth_lightning.callbacks.quiet import quiet
 from lth_lightning.callbacks.ranks import process_group
@@ -78,17 +79,20 @@ class Driver:
             torch.set_num_threads(threads)
 
     def _claimed(self, experiment: str, logs: Path, folder: Path | None, config: str) -> list[Record]:
-        self.prepare()
-        self.folder = self.loop.folder = folder or run_folder.claim(experiment, logs)
-        run_folder.share(self.folder)
-        gc.freeze()  # what is imported by now stays: the collection before each training need not go through it
-        try:
-            with process_group(), run_folder.owned(self.folder) if trainers.is_rank_zero() else nullcontext():
-                return self._run(config)
-        finally:
-            gc.unfreeze()
-            run_folder.unshare()
-            self.display.stop()
+        with meet(self.make_trainer(Training(0, "ticket", 0, 0, Path())), self.display) as peers:
+            self.prepare()
+
+            def choose() -> Path:
+                return folder or run_folder.claim(experiment, logs)
+
+            self.folder = self.loop.folder = peers.agree(choose) if peers else choose()
+            gc.freeze()  # what is imported by now stays: the collection before each training need not go through it
+            try:
+                with process_group(), run_folder.owned(self.folder) if trainers.is_rank_zero() else nullcontext():
+                    return self._run(config)
+            finally:
+                gc.unfreeze()
+                self.display.stop()
 
     def prepare(self, fetch: bool = True) -> Schedule:
         """The schedule; raises UserError for whatever is wrong with model, data, ticket or Trainer settings.

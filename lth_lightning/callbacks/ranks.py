@@ -1,4 +1,4 @@
-"""How the processes of a run on several devices end when it is interrupted."""
+"""How the processes of a run on several devices begin together, and how they end when it is interrupted."""
 
 import contextlib
 import os
@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import torch
 from pytorch_lightning import Trainer
-from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher, subprocess_script
 
+from lth_lightning.callbacks.peers import present
 from lth_lightning.callbacks.trainer import is_rank_zero
 
 _started: list[subprocess.Popen[bytes]] = []
@@ -25,7 +26,8 @@ def clean_interrupts(trainer: Trainer) -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
     launcher = trainer.strategy.launcher
     try:
-        yield
+        with _together(trainer):
+            yield
     except BaseException as error:
         # The first fit's launcher starts them; later ones find them there and have none.
         is_interrupt = not isinstance(error, Exception)
@@ -42,15 +44,41 @@ def clean_interrupts(trainer: Trainer) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _together(trainer: Trainer) -> Iterator[None]:
+    """Within it, a fit that makes the process group waits before that for the other processes."""
+    peers = present()
+    if peers is None or torch.distributed.is_initialized():
+        yield
+        return
+    strategy, launcher = trainer.strategy, trainer.strategy.launcher
+    set_up = strategy.setup_environment
+
+    def meet_and_set_up() -> None:
+        if isinstance(launcher, _SubprocessScriptLauncher):
+            peers.started = launcher.procs
+        peers.wait_for_all()
+        set_up()
+
+    strategy.setup_environment = meet_and_set_up  # type: ignore[method-assign]
+    # Lightning's observer of the processes that it starts kills this one, without a word, when one of them fails.
+    observe = subprocess_script._launch_process_observer
+    subprocess_script._launch_process_observer = lambda child_processes: None
+    try:
+        yield
+    finally:
+        subprocess_script._launch_process_observer = observe
+
+
+@contextlib.contextmanager
 def process_group() -> Iterator[None]:
-    """At its end the process group that the fits within it have made is destroyed, lest gloo aborts at exit."""
+    """At its end the process group that the fits within it have made is destroyed: else gloo may abort at exit."""
     try:
         yield
     except BaseException as error:
         if torch.distributed.is_initialized():
             if not is_rank_zero() and not isinstance(error, Exception):
-                # It has nothing to say or to keep. 0: at another code Lightning kills rank 0, which has.
-                os._exit(0)
+                # It has nothing to say or to keep.
+                os._exit(130 if isinstance(error, KeyboardInterrupt) else 143)
             # An interrupt leaves collectives under way. The destructor of gloo's process group waits for their threads
             # without letting go of the interpreter's lock, which they need to free their tensors: it would never end.
             _abandoned.append(torch.distributed.group.WORLD)

@@ -31,8 +31,13 @@ from lth_lightning.errors import UserError
 
 
 def is_rank_zero() -> bool:
-    """Whether this process is the one that writes and speaks; known before any process group exists."""
-    return int(getattr(rank_zero_only, "rank", 0)) == 0
+    """Whether this process is the one that writes and speaks."""
+    return rank() == 0
+
+
+def rank() -> int:
+    """Which of the run's processes this is; known before any process group exists."""
+    return int(getattr(rank_zero_only, "rank", 0))
 
 
 def refuse_unfit(trainer: Trainer, model: LightningModule, rewind_step: int) -> None:

@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from lth_lightning.errors import UserError
 from lth_lightning.results.training import Training
@@ -24,72 +23,36 @@ TABLE = "results.csv"
 SWEEP = "sweep.yaml"
 """Beside the runs of a sweep: which they are."""
 
-_SHARED = "LTH_RUN_FOLDER"
-
 
 def claim(experiment: str, root: Path = Path("lightning_logs")) -> Path:
-    """Make `root/<experiment>/version_N`, N counting up, and return it; every rank gets the same folder.
+    """Make `root/<experiment>/version_N`, N counting up, by an exclusive mkdir, and return it.
 
-    Rank 0 claims by an exclusive mkdir, so two runs started at once get two folders.
+    Two runs that are started at once get two folders. Of the processes of one run, one claims for all.
 
     Raises:
         UserError: the folder cannot be written, or `experiment` is neither a plain name nor several, parted by '/'.
     """
-    if local := os.environ.get(_SHARED):
-        # A process that Lightning's launcher started for a further device: rank 0 has claimed already.
-        return Path(local)
-    under_torchrun = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ
-    if not under_torchrun and os.environ.get("SLURM_PROCID", "0") != "0" and "SLURM_JOB_NAME" in os.environ:
-        raise UserError("Tasks of one job cannot agree on a folder: start the command once a node, or with torchrun.")
-    rank = int(os.environ.get("RANK", "0")) if under_torchrun else 0
-    store = _store() if under_torchrun else None
-    if rank == 0:
-        folder = _next_version(Path(root), experiment)
-        share(folder)
-        if store is not None:
-            store.set(_SHARED, str(folder))
-        return folder
-    assert store is not None
-    return Path(store.get(_SHARED).decode())
-
-
-def _store() -> Any:
-    """What all processes under torchrun can read and write."""
-    from torch.distributed.rendezvous import rendezvous  # late: reading a run's folder needs no torch
-
-    return next(iter(rendezvous("env://")))[0]
-
-
-def share(folder: Path) -> None:
-    """Tell the processes that Lightning will start for further devices which run this is."""
-    os.environ[_SHARED] = str(folder.resolve())
-
-
-def unshare() -> None:
-    """The run has ended: the next one of this process claims a folder of its own."""
-    os.environ.pop(_SHARED, None)
-
-
-def _next_version(root: Path, name: str) -> Path:
     # The whole name, before it is joined to the root: the last part alone would let `../other` and `/other` out of it.
-    first, *parts = name.split("/")
+    first, *parts = experiment.split("/")
     fits = all(re.fullmatch(r"[\w.+=,-]+", part) and part not in (".", "..") for part in (first, *parts))
     if not fits or any(re.fullmatch(r"version_\d+", part) for part in parts):
-        raise UserError(f"'{name}' cannot name an experiment: use letters, digits, '.', '_', '+', '=', ',' and '-'.")
-    experiment = root / name
+        raise UserError(
+            f"'{experiment}' cannot name an experiment: use letters, digits, '.', '_', '+', '=', ',' and '-'."
+        )
+    named = Path(root) / experiment
     try:
-        experiment.mkdir(parents=True, exist_ok=True)
-        versions = [int(m[1]) for p in experiment.iterdir() if (m := re.fullmatch(r"version_(\d+)", p.name))]
+        named.mkdir(parents=True, exist_ok=True)
+        versions = [int(m[1]) for p in named.iterdir() if (m := re.fullmatch(r"version_(\d+)", p.name))]
         number = max(versions, default=-1) + 1
         while True:
-            folder = experiment / f"version_{number}"
+            folder = named / f"version_{number}"
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
                 return folder
             number += 1
     except OSError as error:
         raise UserError(
-            f"The results folder {experiment} cannot be written ({error.strerror}): "
+            f"The results folder {named} cannot be written ({error.strerror}): "
             "choose another with --logs, or mend its permissions."
         ) from None
 

@@ -16,7 +16,7 @@ from lth_lightning import arguments
 from lth_lightning.errors import UserError
 from lth_lightning.files import write_text
 from lth_lightning.results import Training
-from lth_lightning.results.run_folder import CONFIG, SWEEP, check_run, claim, unshare
+from lth_lightning.results.run_folder import CONFIG, SWEEP, check_run, claim
 
 NO_SETTINGS = (
     "config",
@@ -125,7 +125,6 @@ def claim_all(folder: Path, cells: Sequence[Cell]) -> None:
     for cell in cells:
         logs = folder.parents[len(Path(cell.experiment).parts) - 1]
         cell.run = claim(f"{cell.experiment}/{cell.name}", logs)
-        unshare()
         write_text(cell.run / CONFIG, cell.config)
         listed[cell.name] = {"run": cell.run.name, "values": cell.values}
     write_text(folder / SWEEP, yaml.safe_dump({"experiment": cells[0].experiment, "cells": listed}, sort_keys=False))
