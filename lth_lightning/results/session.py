@@ -57,7 +57,7 @@ def write(run: Path, trainings: Sequence[Training], session: dict[str, Any] | No
         "trains_on": trains_on,
         "sessions": sessions + ([session] if session else []),
     }
-    write_text(run / SESSIONS, json.dumps(content) + "\n")
+    write_text(run / SESSIONS, json.dumps(content) + "\n", make_folder=False)
 
 
 def read(run: Path) -> dict[str, Any]:
