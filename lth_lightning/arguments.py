@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from lth_lightning.errors import UserError
-from lth_lightning.results import run_folder
+from lth_lightning.results import run_folder, session
 from lth_lightning.shipped import config_folder, config_names
 
 ALIASES = {
@@ -110,13 +110,29 @@ def read_sweep(folder: Path) -> dict[str, Any]:
 def _own_config(command: str, words: Sequence[str]) -> Path | None:
     """The config.yaml of the run that the words go on with (--resume) or look into (--ckpt_path, a level)."""
     if command == "fit" and (folder := value_of("--resume", words)):
-        return run_folder.check_run(_first_run(Path(folder))) / run_folder.CONFIG
+        return _checked(run_folder.check_run(_first_run(Path(folder))))
     if command in ("validate", "test") and (path := value_of("--ckpt_path", words)):
         if not Path(path).exists():
             raise UserError(f"{path} does not exist: give a level's folder of a run, or a checkpoint file.")
         if Path(path).is_dir():
-            return run_folder.run_of(Path(path)) / run_folder.CONFIG
+            return _checked(run_folder.run_of(Path(path)))
         # A file of a level, such as its last.ckpt; any other checkpoint needs a --config.
-        with contextlib.suppress(UserError):
-            return run_folder.run_of(Path(path).parent) / run_folder.CONFIG
+        try:
+            run = run_folder.run_of(Path(path).parent)
+        except UserError:
+            return None
+        return _checked(run)
     return None
+
+
+def _checked(run: Path) -> Path:
+    """The config.yaml of a run; raises UserError where it is damaged."""
+    path = run / run_folder.CONFIG
+    try:
+        content = yaml.safe_load(session.read_config(run))
+    except (yaml.YAMLError, RecursionError, ValueError):
+        content = ""
+    # A run that was started from Python has a comment alone.
+    if not isinstance(content, dict) and not (content is None and path.stat().st_size):
+        raise UserError(f"{path} is damaged: how the run was made is not known. Put it back as it was.")
+    return path

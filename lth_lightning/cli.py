@@ -30,7 +30,7 @@ from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.estimate import describe
 from lth_lightning.callbacks.quiet import quiet
-from lth_lightning.callbacks.trainer import is_rank_zero, numbers_files, rank
+from lth_lightning.callbacks.trainer import is_rank_zero, leave_no_files, numbers_files, rank
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier
@@ -302,12 +302,18 @@ class LTHCLI(LightningCLI):
                 f"{file} does not exist: the level is not finished, or it is a control's, whose weights are kept with "
                 "pruning.save_controls alone."
             )
-        if file.suffix != ".ckpt":  # a Lightning checkpoint is read by Lightning
+        if file.suffix != ".ckpt":  # a Lightning checkpoint is given to the module by Lightning
             weights = read_format(file, ("weights",))["weights"]
             check_fits(model, weights, str(file))
             model.load_state_dict(weights)
             path = None
-        getattr(self.trainer, name)(model, datamodule=datamodule, ckpt_path=path, verbose=verbose)
+        leave_no_files(self.trainer)
+        try:
+            getattr(self.trainer, name)(model, datamodule=datamodule, ckpt_path=path, verbose=verbose)
+        except RuntimeError as error:
+            if "Error(s) in loading state_dict" not in str(error):
+                raise
+            raise UserError(f"{file} does not fit this network: {error}") from None
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from lth_lightning.errors import UserError
+from lth_lightning.results import session
 from lth_lightning.results.run_folder import CONFIG
 
 EXTENDABLE = (
@@ -32,9 +33,17 @@ ADDED = {
 """Options that the config.yaml of an older run does not have, and what it did."""
 
 
+NEEDED = ("pruning.levels", "pruning.until_density", "pruning.replicates")
+"""What says how far a run goes, and may change: a file that lost it would change it in silence."""
+
+
 def check(folder: Path, config: str) -> None:
     """Raise UserError naming the first setting in which `config` differs from the run's, other than to extend it."""
-    old, new = (ADDED | _flat(yaml.safe_load(text)) for text in ((folder / CONFIG).read_text(), config))
+    old, new = (ADDED | _flat(yaml.safe_load(text)) for text in (session.read_config(folder), config))
+    if lost := [key for key in NEEDED if key not in old]:
+        raise UserError(
+            f"{folder / CONFIG} is damaged: it lacks {lost[0]}, which every run has. Put it back as it was."
+        )
     for key in [*old, *(key for key in new if key not in old)]:
         if old.get(key) != new.get(key) and key not in EXTENDABLE:
             raise UserError(

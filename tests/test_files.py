@@ -1,18 +1,22 @@
 """A file is its old or its new content, never half of it, whatever happens while it is written."""
 
+import contextlib
 import errno
 import io
 import os
 import pickle
+import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 
+from lth_lightning import files
 from lth_lightning.errors import UserError
-from lth_lightning.files import read_pt, write_bytes, write_pt, write_text
+from lth_lightning.files import NotPlainError, read_pt, write_bytes, write_pt, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -87,14 +91,18 @@ def test_content_that_cannot_be_saved_leaves_the_old_file(tmp_path):
     write_pt(path, [1])
     with pytest.raises((pickle.PicklingError, AttributeError)):
         write_pt(path, lambda: None)
+    for content in (path, [1, Foreign()], {"a": {"b": numpy.float64(1)}}, Foreign):
+        with pytest.raises(NotPlainError, match=r"file\.pt would hold"):
+            write_pt(path, content)
     assert read_pt(path) == [1]
     assert names(tmp_path) == ["file.pt"]
 
 
-def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path):
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
     (tmp_path / "file").write_bytes(b"old")
-    with pytest.raises(OSError, match="file"):
-        write_bytes(tmp_path / "file" / "below", b"new")
+    for path in (tmp_path / "file" / "below", tmp_path / "file" / "far" / "below"):
+        with pytest.raises(UserError, match=r"(file|far) cannot be a folder"):
+            write_bytes(path, b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
 
 
@@ -173,6 +181,54 @@ def test_a_damaged_pt_file_is_one_line_that_names_it(tmp_path, content):
     assert str(path) in str(error.value)
     assert "damaged" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_flipped_bit_is_found_wherever_it_lies(tmp_path):
+    """Or it lies where nothing reads it, such as a file's time in a zip."""
+    path, content = tmp_path / "mask.pt", whole()
+    found = 0
+    for place in random.Random(0).sample(range(len(content)), 300):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with contextlib.suppress(UserError):
+            assert torch.equal(read_pt(path)["weights"], torch.arange(1_000.0)), place
+            found -= 1
+        found += 1
+    assert found > 200
+
+
+def test_no_message_advises_to_run_what_a_file_says(tmp_path):
+    path = tmp_path / "mask.pt"
+    torch.save({"weights": Foreign()}, path)
+    with pytest.raises(UserError, match="Foreign, which is no tensor") as error:
+        read_pt(path)
+    assert "weights_only" not in str(error.value)
+
+
+def test_a_write_waits_for_the_disk_file_first_and_folder_last(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(files, "_put_on_disk", lambda path: seen.append((path, (tmp_path / "file").exists())))
+    write_bytes(tmp_path / "file", b"content")
+    (beside, before), (folder, after) = seen
+    assert (beside.parent, before, folder, after) == (tmp_path, False, tmp_path, True)
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    (tmp_path / "file").mkdir()
+    for write in WRITERS:
+        with pytest.raises(UserError, match="file is a folder where a file belongs"):
+            write(tmp_path / "file")
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_run_that_is_gone_is_not_made_anew(tmp_path):
+    for path in ("run/replicate_0/rewind.pt", "run/replicate_0/ticket/level_00/mask.pt"):
+        with pytest.raises(FileNotFoundError):
+            write_bytes(tmp_path / path, b"content")
+    assert names(tmp_path) == []
+    (tmp_path / "run").mkdir()
+    write_bytes(tmp_path / path, b"content")
 
 
 def test_a_missing_pt_file_is_named(tmp_path):

@@ -90,7 +90,7 @@ def test_a_long_curve_is_thinned_out_and_says_so(tmp_path):
 
 def test_curves_end_at_twice_the_latest_early_stop_and_say_so(tmp_path):
     def soon(record) -> None:
-        record.early_stop_step = 400
+        record.early_stop_step, record.early_stop_val_loss = 400, None  # not the curve's
 
     folder = tmp_path / "lenet/version_0"
     write_run(folder, levels=[0, 1], change=soon)
@@ -186,10 +186,10 @@ def test_a_damaged_curve_is_left_out_and_named(tmp_path):
 
 def test_steps_that_not_all_trials_have_are_in_no_curve(tmp_path):
     folder = tmp_path / "lenet/version_0"
-    write_run(folder, levels=[0])
+    write_run(folder, levels=[0], change=lambda record: setattr(record, "early_stop_val_loss", None))
     path = folder / "replicate_0/ticket/level_00/metrics.csv"
     rows = path.read_text().splitlines()
-    path.write_text("\n".join([*rows[:5], *rows[6:]]) + "\n")
+    path.write_text("\n".join([rows[0], *rows[2::2]]) + "\n")
     steps = drawn(draw_loss(lines_of(folder), Choice())).figure.axes[0].get_lines()[0].get_xdata()
     assert 400 in steps
     assert 500 not in steps

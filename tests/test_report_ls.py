@@ -149,7 +149,7 @@ def test_looking_whether_a_run_is_owned_disturbs_nobody(tmp_path: Path) -> None:
 def test_a_run_without_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "a" / "version_0"
     run.mkdir(parents=True)
-    (run / "config.yaml").write_text("")
+    (run / "config.yaml").write_text("seed_everything: 0\n")
     plan(run, 2, ticket=range(3))
     (row,) = plain(tmp_path, capsys)
     assert list(row.values())[1:-1] == ["empty", "0/6", "0/2", "-/2", "-", "-"]

@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from lth_lightning.report.command import main
 from lth_lightning.report.curves import add_curves
 from lth_lightning.report.folders import find, sweep_of
 from lth_lightning.report.runs import read
+from lth_lightning.results.record import Record
 from lth_lightning.results.run_folder import METRICS, RESULT, SWEEP, TABLE, owned
 
 
@@ -119,7 +121,8 @@ def test_a_table_that_ends_too_early_is_told_and_made_good(run: Path, keep: int)
 
 def test_a_table_that_is_behind_while_the_run_goes_on_is_not_damaged(run: Path) -> None:
     shutil.copytree(run / "replicate_0/ticket/level_03", run / "replicate_0/ticket/level_04")
-    assert (run / "replicate_0/ticket/level_04" / RESULT).is_file()
+    record = Record.read(run / "replicate_0/ticket/level_03" / RESULT)
+    replace(record, level=4).write(run / "replicate_0/ticket/level_04")
     with owned(run):
         assert read(run, "run").problems == []
     assert len(read(run, "run").problems) == 1
@@ -140,14 +143,14 @@ def test_a_file_that_may_not_be_read_is_told_in_a_line(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = next(run.glob(f"replicate_0/ticket/level_03/{METRICS}"))
-    read_text = Path.read_text
+    read_bytes = Path.read_bytes
 
-    def refuse(self: Path, *args: str, **options: str) -> str:
+    def refuse(self: Path) -> bytes:
         if self == path:
             raise PermissionError(13, "Permission denied", str(path))
-        return read_text(self, *args, **options)
+        return read_bytes(self)
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     assert main(["report", str(run)]) == 2
     assert capsys.readouterr().err == f"lth: {path} cannot be read (Permission denied): the curve is left out.\n"
     assert (run / "report" / "early_stop.svg").is_file()

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise, product
-from math import isnan, nan, sqrt
+from math import isnan, nan, prod, sqrt
 from pathlib import Path
 from statistics import fmean, pstdev
 
@@ -47,7 +47,19 @@ def write_run(folder: Path, shapes=SHAPES, densities=DENSITIES, replicates=2, st
             torch.save({"format": 1, "mask": mask, **identity}, own / "mask.pt")
             torch.save({"format": 1, "weights": ends | {"net.fc.bias": torch.ones(20)}}, own / "trained.pt")
             remaining = sum(int(part.sum()) for part in mask.values())
-            records.append(Record(replicate, "ticket", 0, level, "ok", 508, remaining, density, 100))
+            records.append(
+                Record(
+                    replicate,
+                    "ticket",
+                    0,
+                    level,
+                    "ok",
+                    sum(prod(shape) for shape in shapes.values()),
+                    remaining,
+                    density,
+                    100,
+                )
+            )
         torch.save(
             {"format": 1, "weights": start | {"net.fc.bias": torch.ones(20)}, "step": step, "seed": 0},
             base / "rewind.pt",

@@ -58,7 +58,7 @@ def test_columns_are_the_promised_ones_in_order():
 def test_a_record_comes_back_as_it_was(tmp_path, record):
     path = put(tmp_path, record)
     assert read_records(tmp_path) == [record]
-    assert list(json.loads(path.read_text())) == list(COLUMNS)
+    assert list(json.loads(path.read_text())) == [*COLUMNS, "checksum"]
     assert path.read_text().endswith("}\n")
     assert os.listdir(path.parent) == ["result.json"]
 

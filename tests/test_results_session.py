@@ -36,8 +36,8 @@ def test_the_plan_has_the_levels_of_each_arm_and_trial(tmp_path: Path) -> None:
     session.write(tmp_path, PLAN + controls, None)
     arms = {"ticket": [0, 1], "noise_0": [1, 3], "noise_1": [1, 3]}
     said = {"replicates": 2, "arms": arms, "trains_on": False, "sessions": []}
-    assert content(tmp_path) == {"format": 1, **said}
-    assert session.read(tmp_path) == said
+    assert content(tmp_path) == {"format": 1, **said, "configs": []}
+    assert session.read(tmp_path) == {**said, "configs": []}
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
@@ -105,6 +105,21 @@ def test_a_damaged_file_is_one_line_and_the_next_session_replaces_it(tmp_path: P
     session.write(tmp_path, PLAN, {"number": 7})
     assert session.read(tmp_path)["arms"] == {"ticket": [0, 1]}
     assert session.read(tmp_path)["sessions"] == [{"number": 7}]
+
+
+def test_a_config_that_has_changed_since_is_told_wherever_a_kill_came(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    for text in ("seed: 1\n", "seed: 1\nlevels: 2\n"):
+        session.write(tmp_path, PLAN, None, text)
+        assert session.read_config(tmp_path) == config.read_text() == text
+    config.write_text("seed: 1\n")  # a kill before the new one was written
+    assert session.read_config(tmp_path) == "seed: 1\n"
+    for damaged in ("", "seed: 1", "seed: 2\n"):
+        config.write_text(damaged)
+        with pytest.raises(UserError, match=r"config\.yaml is damaged: it is not what the run was made with"):
+            session.read_config(tmp_path)
+    (tmp_path / "run.json").unlink()
+    assert session.read_config(tmp_path) == "seed: 2\n"
 
 
 def test_a_newer_format_says_so(tmp_path: Path) -> None:

@@ -27,11 +27,10 @@ from lth_lightning.callbacks.ranks import process_group
 from lth_lightning.callbacks.samples import draw_samples, loss_of
 from lth_lightning.data import Part, TensorDataModule
 from lth_lightning.errors import UserError
-from lth_lightning.files import write_text
 from lth_lightning.pruning import Schedule, Ticket
 from lth_lightning.results import run_folder, session
 from lth_lightning.results.record import Record, read_records, write_table
-from lth_lightning.results.run_folder import CHECKPOINT, CONFIG
+from lth_lightning.results.run_folder import CHECKPOINT
 from lth_lightning.results.training import Training
 
 if TYPE_CHECKING:
@@ -172,10 +171,9 @@ class Driver:
             pending.sort(key=side_by_side)
         self._agenda = Agenda(pending, self._records.values())
         if is_main:
-            write_text(self.folder / CONFIG, config)
             threads = self.threads if self.workers > 1 else torch.get_num_threads()
             begun = session.describe(self.device, threads, max(1, workers)) if len(self._agenda) else None
-            session.write(self.folder, trainings, begun, self.loop.retrain.trains_on)
+            session.write(self.folder, trainings, begun, config, self.loop.retrain.trains_on)
         if self.loop.together:
             self._make_together()
         elif workers > 1:

@@ -19,7 +19,7 @@ from lth_lightning.callbacks.replay import replaying
 from lth_lightning.callbacks.start import Start
 from lth_lightning.data import StepPlan, TensorDataModule
 from lth_lightning.errors import UserError
-from lth_lightning.files import read_pt, write_pt
+from lth_lightning.files import write_pt
 from lth_lightning.machine import give_back_memory
 from lth_lightning.pruning import Mask, MaskKeeper, rewind, snapshot
 from lth_lightning.pruning.compact import compact_
@@ -76,6 +76,7 @@ class Maker:
         if self.loop.compile:
             # In place, and not the LightningModule, whose `self.log` cannot be compiled: names in state dicts stay.
             model.net.compile()  # type: ignore[union-attr]
+        step = self.origins.interrupted_step(training) if resume else None
         trainer = self.make_trainer(training)
         if start.steps:
             trainers.set_end(trainer, start.step + start.steps)
@@ -87,8 +88,7 @@ class Maker:
             checkpoint = self.origins.checkpoint_at(start, training, trainer, model)
         logger = None
         if is_main and self.logs:
-            purge = read_pt(checkpoint)["global_step"] + 1 if resume else None
-            logger = trainers.logger_for(training.run, training.version, purge)
+            logger = trainers.logger_for(training.run, training.version, None if step is None else step + 1)
         if long_steps is None:
             trainer.callbacks.append(GradientMasks(self.loop))  # type: ignore[attr-defined]
         trainers.adopt(
@@ -210,7 +210,7 @@ class Maker:
     def write(self, training: Training, record: Record, final: Weights, watch: FitWatch) -> None:
         """Keep what a finished training leaves behind: weights, the next level's mask, and last its result.json."""
         if self.loop.save_controls or self.origins.searches(training):
-            content: dict[str, Any] = {"format": FORMAT, "weights": final}
+            content: dict[str, Any] = {"format": FORMAT, "weights": final, **training.identity}
             if self.loop.learning_rates:
                 content["learning_rates"] = self.loop.learning_rates
             if self.loop.save_early_stop and watch.early_stop_weights:

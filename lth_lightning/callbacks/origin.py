@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
+from lth_lightning.callbacks.checkpoint_io import HYPERPARAMETERS, TRAINING, read_checkpoint
 from lth_lightning.callbacks.start import Start
 from lth_lightning.callbacks.trainer import is_rank_zero
+from lth_lightning.errors import UserError
 from lth_lightning.files import write_pt
 from lth_lightning.pruning import Mask, Schedule, Ticket, Weights, remaining, snapshot
 from lth_lightning.pruning.criteria.base import Loss
 from lth_lightning.pruning.frozen import frozen
-from lth_lightning.pruning.ticket import FORMAT, read_format
-from lth_lightning.results.run_folder import CHECKPOINT, MASK, REWIND, TRAINED
+from lth_lightning.pruning.rewind import check_fits
+from lth_lightning.pruning.ticket import FORMAT, check_finite, check_mask, check_shapes, read_format
+from lth_lightning.results.run_folder import CHECKPOINT, MASK, REWIND, TRAINED, finished
 from lth_lightning.results.training import Training
 from lth_lightning.seeding import derive_seed, seed_all
 
@@ -59,16 +62,21 @@ class Origins:
     def start(self, training: Training, model: LightningModule) -> Start:
         """What `training` starts from; `model` is the replicate's, freshly initialized."""
         point = self._rewind_point(training, model)
+        check_fits(model, point["weights"], str(training.replicate_folder / REWIND))
         if training.level == 0:
             # Level 0 trains from the beginning, also where later levels rewind to a later step.
             ticket = Start(self._first_mask(model), self._first_weights(model))
         else:
-            mask = self._mask(training if self.searches(training) else training.ticket(training.level))
+            masked = training if self.searches(training) else training.ticket(training.level)
+            mask = self._mask(masked)
+            check_mask(model, mask, str(masked.folder / MASK))
             ticket = Start(mask, point["weights"], point["step"])
         freezes = self._loop.pruned != "zero"
         trained: dict[str, Any] = {}
         if training.level > 0 and (training.is_ticket or freezes):
-            trained = self._trained(self._parent(training.ticket(training.level)))
+            parent = self._parent(training.ticket(training.level))
+            trained = self._trained(parent)
+            check_fits(model, trained["weights"], str(parent.folder / TRAINED))
         if not training.is_ticket:
             start = self._control_start(training, ticket)
         elif trained:
@@ -102,19 +110,60 @@ class Origins:
         level = self.schedule.parent(training.level)
         return replace(training, level=level) if level else training.ticket(0)
 
-    @staticmethod
-    def _trained(training: Training) -> dict[str, Any]:
-        return read_format(training.folder / TRAINED, ("weights",))
+    def _trained(self, training: Training) -> dict[str, Any]:
+        path = training.folder / TRAINED
+        content = read_format(path, ("weights",))
+        check_finite(content["weights"], self._prunable, path)
+        return content
+
+    @property
+    def _prunable(self) -> list[str]:
+        """Names of the weights that some pool holds."""
+        return [name for pool in self.schedule.pools for name in pool.members]
 
     def _rewind_point(self, training: Training, model: LightningModule) -> dict[str, Any]:
         """rewind.pt; for k = 0 it is written before the first training, for k > 0 at step k of level 0."""
         path = training.replicate_folder / REWIND
-        if path.exists():
-            return read_format(path, ("weights", "step", "seed"))
-        point = {"format": FORMAT, "weights": self._first_weights(model), "step": 0, "seed": self._seed}
+        if path.exists() or training.level > 0 or finished(training.ticket(0)):
+            return self._read_rewind_point(training)
+        identity = {"seed": self._seed, "replicate": training.replicate}
+        point = {"format": FORMAT, "weights": self._first_weights(model), "step": 0, **identity}
         if self._loop.rewind_step == 0 and is_rank_zero():
             write_pt(path, point)
         return point
+
+    def _read_rewind_point(self, training: Training) -> dict[str, Any]:
+        """The file's; raises UserError where it is missing, damaged or of another run."""
+        path = training.replicate_folder / REWIND
+        if not path.exists():
+            raise UserError(
+                f"{path} is missing, to which this replicate's networks go back: put it back, or remove {path.parent}, "
+                "and --resume makes the replicate anew."
+            )
+        point = read_format(path, ("weights", "step", "seed"))
+        for name, value in {"step": self._loop.rewind_step, "seed": self._seed}.items():
+            if point[name] != value:
+                raise UserError(f"{path} belongs to another run: its {name} is {point[name]}, and this run's {value}.")
+        check_finite(point["weights"], self._prunable, path)
+        return point
+
+    def interrupted_step(self, training: Training) -> int:
+        """The step of the checkpoint that `training` goes on from.
+
+        Raises UserError where it is damaged or another training's, or the rewind point of its past is missing.
+        """
+        path = training.folder / CHECKPOINT
+        checkpoint = read_checkpoint(path)
+        step = checkpoint.get("global_step")
+        if type(step) is not int or step < 0:
+            raise UserError(f"{path} is damaged: remove it, and --resume makes that training anew.")
+        passed = training.is_ticket and training.level == 0 and 0 < self._loop.rewind_step <= step
+        if passed and not (training.replicate_folder / REWIND).exists():
+            raise UserError(
+                f"{training.replicate_folder / REWIND} is missing, and {path} is of a later step: put it back, or "
+                f"remove {path}, and --resume makes that training anew."
+            )
+        return step
 
     def checkpoint_at(self, start: Start, training: Training, trainer: Trainer, model: LightningModule) -> "Path":
         """For a start at step k > 0 a checkpoint that says so: loops and schedules of step k, weights of `model`."""
@@ -122,11 +171,12 @@ class Origins:
         rank = trainer.global_rank
         path = training.replicate_folder / f".start_{rank}.ckpt" if rank else training.folder / CHECKPOINT
         if start.step > 0:
-            state = read_format(training.replicate_folder / REWIND, ("trainer",))["trainer"]
+            saved = read_format(training.replicate_folder / REWIND, ("trainer",))["trainer"]
+            state = {key: value for key, value in saved.items() if key not in HYPERPARAMETERS}
             if not start.optimizer_state:
                 fresh = [{**optimizer, "state": {}} for optimizer in state["optimizer_states"]]
                 state = {**state, "optimizer_states": fresh}
-            write_pt(path, {**state, "state_dict": snapshot(model, "cpu")})
+            write_pt(path, {**state, TRAINING: training.identity, "state_dict": snapshot(model, "cpu")})
         return path
 
     def _first_weights(self, model: LightningModule) -> Weights:
@@ -138,22 +188,33 @@ class Origins:
         return {**dense, **self._ticket.mask} if self._ticket else dense
 
     def _mask(self, training: Training) -> Mask:
-        path = training.folder / MASK
-        if path.exists():
-            mask: Mask = read_format(path, ("mask",))["mask"]
-            return mask
+        if (training.folder / MASK).exists():
+            return self._read_mask(training)
         # A finished run that is extended: its last level was not pruned yet.
         return self.pruned(training)
+
+    def _read_mask(self, training: Training) -> Mask:
+        path = training.folder / MASK
+        mask: Mask = read_format(path, ("mask",))["mask"]
+        left, due = self.remaining(mask), self.schedule.weights_remaining(training.level)
+        if left != due:
+            raise UserError(
+                f"{path} belongs to another run: it keeps {left:,} weights, and level {training.level} has {due:,}."
+            )
+        return mask
 
     def pruned(self, training: Training) -> Mask:
         """The mask of a training of level >= 1, from its parent level's trained weights."""
         parent = self._parent(training)
         network = partial(self.fresh, training.replicate)
-        point = read_format(training.replicate_folder / REWIND, ("weights",))["weights"]
+        point = self._read_rewind_point(training)["weights"]
+        mask, final = self._read_mask(parent), self._trained(parent)["weights"]
+        check_shapes(mask, final, parent.folder / TRAINED)
+        check_shapes(mask, point, training.replicate_folder / REWIND)
         return self.schedule.prune(
             training.level,
-            read_format(parent.folder / MASK, ("mask",))["mask"],
-            self._trained(parent)["weights"],
+            mask,
+            final,
             point if parent.is_ticket else self._fresh_weights(parent),
             self._loop.score if training.is_ticket else self._loop.control_of(training).score,
             torch.Generator().manual_seed(training.seed(self._seed, "score")),
@@ -165,9 +226,7 @@ class Origins:
     def write_mask(self, training: Training, mask: Mask) -> None:
         """Write the training's mask.pt."""
         density = self.density(mask)
-        identity = {"level": training.level, "density": density, "replicate": training.replicate}
-        content = {"format": FORMAT, "mask": mask, **identity, "arm": training.arm, "trial": training.trial}
-        write_pt(training.folder / MASK, content)
+        write_pt(training.folder / MASK, {"format": FORMAT, "mask": mask, "density": density, **training.identity})
 
     def remaining(self, mask: Mask) -> int:
         """Linear and Conv weights that survive, those outside all pools too."""

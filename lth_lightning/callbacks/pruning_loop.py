@@ -10,6 +10,7 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from lth_lightning.callbacks.checkpoint_io import own_checkpoint, save_own
 from lth_lightning.callbacks.controls import Control
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
@@ -19,9 +20,9 @@ from lth_lightning.callbacks.measure import load_built
 from lth_lightning.callbacks.metrics import VAL_COLUMNS, forget, numbers, unknown_line
 from lth_lightning.callbacks.retraining import Retraining, Rewind
 from lth_lightning.callbacks.start import Start
-from lth_lightning.callbacks.trainer import learning_rates, parameter_groups, refuse_schedules
+from lth_lightning.callbacks.trainer import is_rank_zero, learning_rates, parameter_groups, refuse_schedules
 from lth_lightning.errors import UserError
-from lth_lightning.files import read_pt, write_pt
+from lth_lightning.files import plain_copy, write_pt
 from lth_lightning.pruning import Criterion, Magnitude, Mask, MaskKeeper, Schedule, Ticket, Weights, snapshot
 from lth_lightning.pruning.allocation import Scope
 from lth_lightning.pruning.frozen import Pruned
@@ -288,8 +289,8 @@ class PruningLoop(Callback):
                 group["lr"] = rate
         refuse_schedules(trainer, self.evaluate_every)
         self._step = trainer.global_step
-        if trainer.is_global_zero:
-            self._metrics.cut(trainer.global_step)
+        if trainer.is_global_zero and not self._metrics.has_begun:
+            self._metrics.cut(0)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # Dropout and the like: from names, so that a resumed fit draws what an uninterrupted one draws.
@@ -386,7 +387,8 @@ class PruningLoop(Callback):
             and not trainer.fit_loop._should_accumulate()
         ):
             self._saved_step = trainer.global_step
-            trainer.save_checkpoint(self._training.folder / CHECKPOINT)
+            if why := save_own(trainer, self._training.folder / CHECKPOINT, self._training.identity):
+                self._display.tell(f"An interrupted training will begin anew, since {why}")
 
     @property
     def logged(self) -> list[str]:
@@ -420,11 +422,10 @@ class PruningLoop(Callback):
         """Keep the weights of step k and the state of Lightning's loops and schedules; the optimizer's if asked."""
         training = self._training
         assert training is not None
-        path = training.replicate_folder / ".rewind.ckpt"
-        trainer.save_checkpoint(path)
+        path = training.replicate_folder / REWIND
+        checkpoint = own_checkpoint(trainer)
         if trainer.is_global_zero:
-            checkpoint = read_pt(path)
-            path.unlink()
+            checkpoint = plain_copy(path, checkpoint)
             # Not the checkpoint's, which the module and callbacks may have changed.
             weights: Weights = snapshot(pl_module, "cpu")
             del checkpoint["state_dict"]
@@ -433,7 +434,7 @@ class PruningLoop(Callback):
                 for state in checkpoint["optimizer_states"]:
                     state["state"] = {}
             content = {"format": FORMAT, "weights": weights, "step": self.rewind_step, "seed": self._seed}
-            write_pt(training.replicate_folder / REWIND, {**content, "trainer": checkpoint})
+            write_pt(path, {**content, "replicate": training.replicate, "trainer": checkpoint})
 
     def _note_rates(self, trainer: Trainer) -> None:
         self.learning_rates = learning_rates(trainer)
@@ -444,9 +445,26 @@ class PruningLoop(Callback):
             handle.remove()
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.watch.state_dict(), "seconds": self.seconds, "learning_rates": self.learning_rates}
+        state = {**self.watch.state_dict(), "seconds": self.seconds, "learning_rates": self.learning_rates}
+        return {**state, "metrics": self._metrics.text}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._seconds = state_dict["seconds"]
         self.learning_rates = state_dict.get("learning_rates", [])  # an older version's checkpoint has none
         self.watch.load_state_dict(state_dict)
+        if is_rank_zero():
+            self._restore_metrics(state_dict.get("metrics"))
+
+    def _restore_metrics(self, text: str | None) -> None:
+        """Have metrics.csv hold what it held at the checkpoint."""
+        if text is not None:
+            self._metrics.restore(text)
+            return
+        # An older version's checkpoint does not say.
+        last = int(self.watch.last.get("step") or 0)
+        self._metrics.cut(last)
+        if last and not self._metrics.text.splitlines()[-1].startswith(f"{last},"):
+            raise UserError(
+                f"{self._metrics.path} lacks rows up to step {last}: remove last.ckpt beside it, and --resume makes "
+                "that training anew."
+            )

@@ -23,6 +23,7 @@ from pytorch_lightning.callbacks import (
     WeightAveraging,
 )
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -213,6 +214,14 @@ def adopt(
     # Lightning's SIGTERM handler broadcasts from inside the handler, which can meet another collective half way, and
     # loses the signal during a test. The command's own handler stays in force instead: files are whole at any moment.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+
+
+def leave_no_files(trainer: Trainer) -> None:
+    """Set `trainer` up for an evaluation that reads a checkpoint and writes nothing where the command is typed."""
+    # A module may ask for its logger: one that keeps nothing.
+    trainer.loggers = [DummyLogger() if _default_logger(logger, trainer) else logger for logger in trainer.loggers]
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO(for_weights=True)
 
 
 @contextlib.contextmanager

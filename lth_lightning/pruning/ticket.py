@@ -1,6 +1,6 @@
 """A ticket: a mask and the weights at its rewind point, in one file that can travel."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from lth_lightning.errors import UserError
-from lth_lightning.files import read_pt, write_pt
+from lth_lightning.files import read_pt, read_text, write_pt
+from lth_lightning.place import check_place
 from lth_lightning.pruning.layers import weight_layers
 from lth_lightning.pruning.mask import Mask
 from lth_lightning.pruning.rewind import Weights, check_fits, rewind
@@ -20,7 +21,11 @@ FORMAT = 1
 
 
 def read_format(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
-    """Read a `.pt` file of a run; raises UserError where it is damaged, of another format, or lacks a `needed` key."""
+    """Read a `.pt` file of a run.
+
+    Raises UserError where it is damaged, of another format, lacks a `needed` key, holds something else under a key than
+    belongs there, or lies in the place of another training.
+    """
     content: Any = read_pt(path)
     known = isinstance(content, dict) and "format" in content
     if known and content["format"] != FORMAT:
@@ -30,7 +35,59 @@ def read_format(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
     if not known or any(key not in content for key in needed):
         raise UserError(f"{path} is no file of this kind: it lacks one of format, {', '.join(needed)}.")
     found: dict[str, Any] = content
+    for key, value in found.items():
+        if key in _KINDS and not _KINDS[key](value):
+            raise UserError(f"{path} is damaged or no file of this program: its '{key}' is not what belongs there.")
+    check_place(path, found)
     return found
+
+
+def _is_mask(value: Any) -> bool:
+    return _is_named(value) and all(
+        isinstance(part, torch.Tensor) and part.dtype == torch.bool for part in value.values()
+    )
+
+
+def _is_named(value: Any) -> bool:
+    """Whether it is a state dict: beside tensors a module may keep states of its own in it."""
+    return isinstance(value, dict) and bool(value) and all(isinstance(name, str) for name in value)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "mask": _is_mask,
+    "weights": _is_named,
+    "level": _is_count,
+    "step": _is_count,
+    "rewind_step": _is_count,
+    "replicate": _is_count,
+    "trial": _is_count,
+    "seed": lambda value: type(value) is int,
+    "density": lambda value: isinstance(value, (int, float)) and 0 < value <= 1,
+    "arm": lambda value: isinstance(value, str),
+    "experiment": lambda value: isinstance(value, str),
+    "config": lambda value: isinstance(value, str),
+    "versions": lambda value: isinstance(value, dict),
+    "trainer": lambda value: isinstance(value, dict) and isinstance(value.get("optimizer_states"), list),
+    "learning_rates": lambda value: isinstance(value, list) and all(isinstance(rate, float) for rate in value),
+}
+"""Whether the value of a key of a `.pt` file is what belongs there."""
+
+
+def check_finite(weights: Mapping[str, Any], pruned: Iterable[str], path: Path) -> None:
+    """Raise UserError where weights of `path` are not numbers; of `pruned` layers they may not be infinite either.
+
+    A buffer may: a causal attention's mask is.
+    """
+    names = set(pruned)
+    for name, value in weights.items():
+        if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
+            continue
+        if bool(value.isnan().any()) or (name in names and bool(value.isinf().any())):
+            raise UserError(f"{path} holds weights of '{name}' that are NaN or infinite: nothing can start from them.")
 
 
 @dataclass
@@ -91,6 +148,8 @@ class Ticket:
         if path.is_dir():
             return cls._from_level(path)
         content = read_format(path, ("mask", "weights", "level", "density"))
+        check_shapes(content["mask"], content["weights"], path)
+        check_finite(content["weights"], content["mask"], path)
         return cls(**{key: content[key] for key in cls.__dataclass_fields__ if key in content})
 
     @classmethod
@@ -105,7 +164,10 @@ class Ticket:
                 f"{folder} belongs to the control '{mask['arm']}', which is no ticket: give a folder under ticket/."
             )
         parents = folder.resolve().parents  # a relative path may have fewer
-        point = read_format(parents[1] / "rewind.pt", ("weights", "step", "seed"))
+        rewind_point = parents[1] / "rewind.pt"
+        point = read_format(rewind_point, ("weights", "step", "seed"))
+        check_shapes(mask["mask"], point["weights"], rewind_point)
+        check_finite(point["weights"], mask["mask"], rewind_point)
         config = parents[2] / "config.yaml"
         return cls(
             mask=mask["mask"],
@@ -115,8 +177,16 @@ class Ticket:
             rewind_step=point["step"],
             seed=point["seed"],
             experiment=parents[3].name,
-            config=config.read_text() if config.exists() else "",
+            config=read_text(config) if config.exists() else "",
         )
+
+
+def check_shapes(mask: Mapping[str, torch.Tensor], weights: Mapping[str, Any], path: Path) -> None:
+    """Raise UserError where the weights of `path` are those of another network than `mask`'s."""
+    for name, part in mask.items():
+        value = weights.get(name)
+        if not isinstance(value, torch.Tensor) or value.shape != part.shape:
+            raise UserError(f"{path} is that of another network: it has no '{name}' of the shape {tuple(part.shape)}.")
 
 
 def check_mask(model: nn.Module, mask: Mapping[str, torch.Tensor], source: str) -> None:

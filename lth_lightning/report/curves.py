@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lth_lightning.report.folders import trainings
+from lth_lightning.place import place_of
 from lth_lightning.report.runs import Run
-from lth_lightning.results.record import OK
-from lth_lightning.results.run_folder import METRICS, RESULT
+from lth_lightning.results.record import OK, Record
+from lth_lightning.results.run_folder import CHECKPOINT, METRICS, RESULT, is_owned, training_folders
+from lth_lightning.results.training import TICKET
 
 
 def add_curves(run: Run, tick: Callable[[], None] = lambda: None) -> None:
@@ -20,11 +21,17 @@ def add_curves(run: Run, tick: Callable[[], None] = lambda: None) -> None:
     """
     known = {(r.replicate, r.label, r.level): r for r in run.records}
     curves = []
-    for folder in trainings(run.folder):
+    for folder in training_folders(run.folder, []):
         tick()
-        key = int(folder.parents[1].name.split("_")[1]), folder.parent.name, int(folder.name.split("_")[1])
+        place = place_of(folder)
+        key = int(place["replicate"]), folder.parent.name, int(place["level"])
         record = known.get(key)
         is_finished = (folder / RESULT).is_file()
+        if not (folder / METRICS).exists():
+            # A level that has not begun has a mask alone.
+            if is_finished or ((folder / CHECKPOINT).exists() and not is_owned(run.folder)):
+                run.problems.append(f"{folder / METRICS} is missing: the curve is left out.")
+            continue
         try:
             curve = _read_curve(folder / METRICS, is_finished)
         except OSError as error:
@@ -38,8 +45,8 @@ def add_curves(run: Run, tick: Callable[[], None] = lambda: None) -> None:
                 name = f"replicate {key[0]} {key[1]} level {key[2]}"
                 run.unfinished[name] = int(curve.step.iloc[-1]) if len(curve) else 0
             continue
-        if record.status == OK and _is_short(curve, record.steps):
-            run.problems.append(f"{folder / METRICS} ends before step {record.steps}: the curve is left out.")
+        if record.status == OK and (wrong := _disagreement(curve, record, _first_step(run, record))):
+            run.problems.append(f"{folder / METRICS} {wrong}: the curve is left out.")
             continue
         curve["replicate"], curve["arm"], curve["trial"], curve["level"] = record.order
         curves.append(curve)
@@ -51,13 +58,15 @@ def add_curves(run: Run, tick: Callable[[], None] = lambda: None) -> None:
 def _read_curve(path: Path, is_finished: bool) -> pd.DataFrame:
     """The rows of a metrics.csv, an infinite value as NaN; raises ValueError, whose text says what is wrong with it."""
     try:
-        text = path.read_text()
+        text = path.read_bytes().decode()
     except UnicodeDecodeError:
         raise ValueError("it is no text") from None
     whole = text[: text.rfind("\n") + 1]
     if is_finished and whole != text:
         raise ValueError("its last line is not whole")
     if not whole:
+        if not is_finished and (path.parent / CHECKPOINT).exists():
+            raise ValueError("it is empty")
         return pd.DataFrame(columns=["step"])
     try:
         curve = pd.read_csv(io.StringIO(whole))
@@ -72,6 +81,29 @@ def _read_curve(path: Path, is_finished: bool) -> pd.DataFrame:
     if not (curve.step.diff()[1:] > 0).all():
         raise ValueError("its steps do not rise")
     return curve.replace([np.inf, -np.inf], np.nan)  # which results.csv leaves empty too, and no axis can hold
+
+
+def _first_step(run: Run, record: Record) -> int:
+    """The last step that a training can begin at."""
+    return 0 if (record.arm, record.level) == (TICKET, 0) else int(run.setting("pruning.rewind_step") or 0)
+
+
+def _disagreement(curve: pd.DataFrame, record: Record, first: int) -> str:
+    """What shows that a finished training's curve is not whole, or not its own; empty where nothing does."""
+    if _is_short(curve, record.steps):
+        return f"ends before step {record.steps}"
+    steps = [step for step in (0, first) if step < curve.step.iloc[0]][-1:] + list(curve.step)
+    distances = np.diff(steps)
+    if len(distances) > 2 and (distances > 1.5 * np.median(distances)).any():
+        return "lacks rows"
+    if "val_loss" in curve:
+        losses = dict(zip(curve.step, curve.val_loss, strict=True))
+        for step, loss in ((record.early_stop_step, record.early_stop_val_loss), (record.steps, record.final_val_loss)):
+            if step is None or loss is None or (step in losses and np.isnan(losses[step])):
+                continue
+            if not np.isclose(losses.get(step, np.nan), loss, rtol=1e-6):
+                return f"is not this training's: its result has another validation loss at step {step}"
+    return ""
 
 
 def _is_short(curve: pd.DataFrame, steps: int) -> bool:

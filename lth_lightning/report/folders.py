@@ -1,7 +1,6 @@
 """Which folders are runs, and what each is called in a report."""
 
 import contextlib
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import yaml
 
 from lth_lightning.errors import UserError
-from lth_lightning.results.run_folder import CONFIG, METRICS, SWEEP, TABLE
+from lth_lightning.results.run_folder import CONFIG, SWEEP, TABLE
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
@@ -74,16 +73,6 @@ def names(folders: Sequence[Path]) -> list[str]:
     return short if len(set(short)) == len(short) else ["/".join(p[shared:]) for p in parts]
 
 
-def trainings(folder: Path, holding: str = METRICS) -> list[Path]:
-    """The folders of a run's trainings that hold a file: those that have begun, or, by RESULT, that are finished."""
-    found = (path.parent for path in folder.glob(f"replicate_*/*/level_*/{holding}"))
-    # Not a copy that someone has put aside, such as `level_03_old`.
-    return sorted(path for path in found if _OWN.fullmatch("/".join(path.parts[-3:])))
-
-
-_OWN = re.compile(r"replicate_\d+/[^/]+/level_\d+")
-
-
 def sweep_of(folder: Path) -> dict[str, Any] | None:
     """The values that make a run a cell of its sweep, from `sweep.yaml`; None for a run that is no cell."""
     return _cells(folder).get(folder.absolute().parent.name)
@@ -92,7 +81,7 @@ def sweep_of(folder: Path) -> dict[str, Any] | None:
 def _cells(folder: Path) -> dict[str, dict[str, Any]]:
     """By name the values of the cells of the sweep that a run may belong to, in its order."""
     try:
-        cells = yaml.safe_load((folder.absolute().parents[1] / SWEEP).read_text())["cells"]
+        cells = yaml.safe_load((folder.absolute().parents[1] / SWEEP).read_bytes().decode())["cells"]
         return {name: cell["values"] for name, cell in cells.items()}
-    except (OSError, KeyError, TypeError, AttributeError, IndexError, yaml.YAMLError):
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, IndexError, yaml.YAMLError):
         return {}

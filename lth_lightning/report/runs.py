@@ -1,6 +1,5 @@
 """What a run folder holds, whatever of it is there and whole."""
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -11,11 +10,11 @@ import pandas as pd
 import yaml
 
 from lth_lightning.errors import UserError
-from lth_lightning.report.folders import trainings
+from lth_lightning.files import unreadable
 from lth_lightning.results import session
 from lth_lightning.results.record import COLUMNS, DIVERGED, OK, Record, read_records, read_table
 from lth_lightning.results.run_folder import CONFIG, RESULT, TABLE, is_owned
-from lth_lightning.results.training import TICKET
+from lth_lightning.results.training import TICKET, Training
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's reads a config.yaml in 3 ms instead of 30."""
@@ -119,55 +118,68 @@ def read(folder: Path, name: str) -> Run:
     """A run without its curves, in milliseconds; what is damaged is left out and named, path first, in `problems`."""
     run = Run(folder, name, {}, [])
     try:
-        run.config = _read_config(folder / CONFIG)
-    except UserError as error:
-        run.problems.append(str(error))
-    try:
-        run.records = _read_records(folder, run.problems)
-    except OSError as error:
-        run.problems.append(f"{folder / TABLE} cannot be read ({error.strerror}).")
-    try:
         run.plan = session.read(folder)
     except UserError as error:
         run.problems.append(str(error))
+    try:
+        run.config = _read_config(folder, bool(run.plan.get("configs")))
+    except UserError as error:
+        run.problems.append(str(error))
+    run.records = _read_records(folder, run.problems)
     return run
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(folder: Path, is_known: bool) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.exists() and not is_known:
+        return {}  # of a run that somebody has copied no more than the table of
+    text = session.read_config(folder)
     try:
-        content: Any = yaml.load(path.read_bytes(), _LOADER) or {}
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
-    except yaml.YAMLError:
+        content: Any = yaml.load(text, _LOADER)
+    except (yaml.YAMLError, ValueError, RecursionError):
         content = None
+    else:
+        content = {} if content is None and text.strip() else content  # a comment: it was started from Python
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged: how the run was made is not known.")
     return content
 
 
 def _read_records(folder: Path, problems: list[str]) -> list[Record]:
-    """Those of the table; of a damaged or missing one the trainings' own result.json, where these are more."""
-    wrong: str | None
+    """Those of the table; where it is damaged, or differs from the trainings' own result.json, these."""
+    path, wrong = folder / TABLE, None
+    records: list[Record] = []
     try:
-        records, wrong = read_table(folder / TABLE)
+        records, wrong = read_table(path)
     except FileNotFoundError:
-        records, wrong = [], None
+        pass
     except UnicodeDecodeError:
-        records, wrong = [], f"{folder / TABLE} is damaged: it is no text."
-    results = len(trainings(folder, RESULT))
-    # It may end with a whole row too early. While the run goes on, its table is behind by a moment.
-    if wrong is None and results > len(records) and not is_owned(folder):
-        wrong = f"{folder / TABLE} has {len(records)} of {results} finished trainings."
-    if wrong:
-        with contextlib.suppress(UserError):
-            own = read_records(folder)
-            if len(own) > len(records):
-                problems.append(f"{wrong} Each training's result.json is used instead; `lth fit --resume` mends it.")
-                return own
+        wrong = f"{path} is damaged: it is no text."
+    except OSError as error:
+        wrong = unreadable(path, error)
+    by_order = {record.order: record for record in records}
+    own = read_records(folder, problems)
+    lacking = [record for record in own if record.order not in by_order]
+    other = [record for record in own if by_order.get(record.order, record) != record]
+    if not wrong and other:
+        result = Training(*other[0].order, folder).folder / RESULT
+        wrong = f"{path} is damaged: it differs from {result}."
+    # While the run goes on, its table is behind by a moment.
+    if not wrong and lacking and not is_owned(folder):
+        wrong = (
+            f"{path} has {len(records)} of {len(own) + len(set(by_order) - {r.order for r in own})} finished trainings."
+        )
+    lost = [Training(*order, folder).folder / RESULT for order in by_order if order not in {r.order for r in own}]
+    # A table that somebody has copied alone has no results beside it.
+    problems += [
+        f"{result} is missing: {path.name} tells its numbers." for result in lost if own and not result.exists()
+    ]
+    if wrong and (lacking or other):
+        problems.append(f"{wrong} Each training's result.json is used instead; `lth fit --resume` mends it.")
+    elif wrong:
         problems.append(f"{wrong} The {len(records)} rows that are whole are used.")
-    return records
+    merged = by_order | ({record.order: record for record in own} if wrong else {})
+    return sorted(merged.values(), key=lambda record: record.order)
 
 
 def _spreads(curves: pd.DataFrame, trained: pd.DataFrame, quantity: str) -> pd.DataFrame:

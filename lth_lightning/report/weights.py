@@ -253,11 +253,11 @@ def _level(run: Run, replicate: int, level: int) -> Path:
 
 
 def _load(run: Run, path: Path, key: str, like: Arrays | None) -> Arrays | None:
-    from lth_lightning.files import read_pt  # here, since torch takes seconds
+    from lth_lightning.pruning.ticket import read_format  # here, since torch takes seconds
 
     wrong = "is missing"
     try:
-        tensors = read_pt(path)[key]
+        tensors = read_format(path, (key,))[key]
         arrays: Arrays = {name: _array(tensors[name]) for name in (like or tensors)}
         if all(arrays[name].shape == part.shape for name, part in (like or {}).items()):
             if all(part.dtype == bool or np.isfinite(part).all() for part in arrays.values()):
@@ -265,9 +265,9 @@ def _load(run: Run, path: Path, key: str, like: Arrays | None) -> Arrays | None:
             wrong = "holds NaN or infinite weights"
         else:
             wrong = "has other shapes than the replicate's masks"
-    except UserError:
+    except UserError as error:
         if path.exists():
-            wrong = "is damaged"
+            wrong = str(error).removeprefix(f"{path} ").rstrip(".")
     except (AttributeError, KeyError, TypeError):
         wrong = f"is damaged (it does not hold the {key} of this network)"
     line = f"{path} {wrong}: what needs it is left out."

@@ -27,6 +27,7 @@ from lth_lightning.report.style import styled
 from lth_lightning.report.table import summary
 from lth_lightning.report.verdict import Verdict
 from lth_lightning.report.verdicts import verdicts
+from lth_lightning.results.run_folder import training_folders
 
 PAGE, SUMMARY = "report.html", "summary.csv"
 
@@ -60,7 +61,7 @@ def write(paths: Sequence[Path], out: Path | None, choice: Choice, console: Cons
         raise UserError(f"{out} cannot be written ({error.strerror}): choose another folder with --out.") from None
     bar = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*bar, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("reading", total=sum(len(folders.trainings(folder)) for folder in found))
+        task = progress.add_task("reading", total=sum(len(training_folders(folder, [])) for folder in found))
         runs = [read(folder, name) for folder, name in zip(found, folders.names(found), strict=True)]
         for run in runs:
             add_curves(run, lambda: progress.advance(task))

@@ -4,13 +4,15 @@ import csv
 import io
 import json
 import math
+import zlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lth_lightning.errors import UserError
-from lth_lightning.files import write_text
-from lth_lightning.results.run_folder import RESULT, TABLE
+from lth_lightning.files import unreadable, write_text
+from lth_lightning.place import check_place
+from lth_lightning.results.run_folder import RESULT, TABLE, training_folders
 from lth_lightning.results.training import TICKET
 
 OK, DIVERGED = "ok", "diverged"
@@ -53,7 +55,40 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Write the training's result.json."""
-        write_text(folder / RESULT, json.dumps(asdict(self), indent=1) + "\n")
+        content = asdict(self)
+        write_text(folder / RESULT, json.dumps({**content, CHECKSUM: _checksum(content)}, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> "Record":
+        """A training's result.json; raises UserError where it is missing, damaged or another training's."""
+        try:
+            content: dict[str, Any] = json.loads(path.read_bytes().decode())
+            record = cls(**{key: content[key] for key in COLUMNS})
+            whole = record.is_possible and content.get(CHECKSUM, _checksum(asdict(record))) == _checksum(asdict(record))
+        except OSError as error:
+            raise UserError(unreadable(path, error)) from None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            whole = False
+        if not whole:
+            raise UserError(f"{path} is damaged: delete it, and --resume will train that level again.")
+        check_place(path, asdict(record))
+        return record
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether a training can have such a result: every value of its type, every count and density in its range."""
+        counts = [getattr(self, name) for name in _INTEGERS if name != "early_stop_step"]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            return False
+        if not (type(self.arm) is str and self.arm and self.status in (OK, DIVERGED)):
+            return False
+        numbers = [getattr(self, name) for name in COLUMNS if name.startswith(("early_stop", "final", "seconds"))]
+        if not all(number is None or type(number) in (int, float) for number in numbers):
+            return False
+        if self.early_stop_step is not None and not (type(self.early_stop_step) is int and self.early_stop_step >= 0):
+            return False
+        is_share = type(self.density) in (int, float) and 0 < self.density <= 1
+        return is_share and 0 < self.weights_remaining <= self.weights
 
     @property
     def order(self) -> tuple[int, str, int, int]:
@@ -68,24 +103,41 @@ class Record:
 
 COLUMNS = tuple(field.name for field in fields(Record))
 
+CHECKSUM = "checksum"
+"""Key of a result.json beside those of the table, of all of them but `seconds`; an older version's has none."""
 
-def read_records(run: Path) -> list[Record]:
-    """All finished trainings of a run, in the order of the table; raises UserError for a damaged result.json."""
+
+def _checksum(content: dict[str, Any]) -> int:
+    same_twice = {name: value for name, value in content.items() if name != "seconds"}
+    return zlib.crc32(json.dumps(same_twice, sort_keys=True).encode())
+
+
+def read_records(run: Path, problems: list[str] | None = None) -> list[Record]:
+    """All finished trainings of a run, in the order of the table.
+
+    A damaged result.json, one in the wrong place, and a folder that may not be read are lines in `problems` and left
+    out; without `problems` they raise UserError or OSError.
+    """
     records = []
-    for path in run.glob(f"replicate_*/*/level_*/{RESULT}"):
+    for folder in training_folders(run, problems):
+        path = folder / RESULT
+        if not path.exists():
+            continue
         try:
-            content: dict[str, Any] = json.loads(path.read_text())
-            records.append(Record(**{key: content[key] for key in COLUMNS}))
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path} is damaged: delete it, and --resume will train that level again.") from None
+            records.append(Record.read(path))
+        except UserError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
     return sorted(records, key=lambda record: record.order)
 
 
 def read_table(path: Path) -> tuple[list[Record], str | None]:
     """The whole rows of a results.csv, and one line on what is wrong with the others, if any."""
     records: list[Record] = []
+    seen: set[tuple[int, str, int, int]] = set()
     wrong = None
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         text = file.read()
     lines = text.splitlines(keepends=True)
     if not lines or tuple(lines[0].rstrip("\n").split(",")) != COLUMNS:
@@ -95,8 +147,12 @@ def read_table(path: Path) -> tuple[list[Record], str | None]:
             if not line.endswith("\n"):
                 raise ValueError
             cells = dict(zip(COLUMNS, next(csv.reader([line])), strict=True))
-            records.append(Record(**{name: _parse(name, cell) for name, cell in cells.items()}))
-        except ValueError:
+            record = Record(**{name: _parse(name, cell) for name, cell in cells.items()})
+            if not record.is_possible or record.order in seen:
+                raise ValueError
+            records.append(record)
+            seen.add(record.order)
+        except (ValueError, csv.Error, StopIteration):
             wrong = wrong or f"{path} is damaged from line {number} on."
             break
     return records, wrong
@@ -121,4 +177,4 @@ def write_table(run: Path, records: list[Record]) -> None:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(record) for record in records)
-    write_text(run / TABLE, text.getvalue())
+    write_text(run / TABLE, text.getvalue(), make_folder=False)

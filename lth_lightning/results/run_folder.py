@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lth_lightning.errors import UserError
+from lth_lightning.place import place_of
 from lth_lightning.results.training import Training
 
 CONFIG = "config.yaml"
@@ -76,6 +77,28 @@ def run_of(level: Path) -> Path:
     return parents[2]
 
 
+def training_folders(run: Path, unreadable: list[str] | None = None) -> list[Path]:
+    """The folders of a run's trainings that are there, whatever they hold; a copy that is put aside is none.
+
+    A folder that may not be read is a line in `unreadable`, or raises OSError without.
+    """
+    replicates = [folder for folder in _children(run, unreadable) if place_of(folder)]
+    arms = [folder for replicate in replicates for folder in _children(replicate, unreadable)]
+    return [folder for arm in arms for folder in _children(arm, unreadable) if place_of(folder)]
+
+
+def _children(folder: Path, unreadable: list[str] | None) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (NotADirectoryError, FileNotFoundError):  # a file beside the folders, or one that is removed meanwhile
+        return []
+    except OSError as error:
+        if unreadable is None:
+            raise
+        unreadable.append(f"{folder} cannot be read ({error.strerror}): what is in it is left out.")
+        return []
+
+
 def finished(training: Training) -> bool:
     """A training is done when its result.json, written last, exists."""
     return (training.folder / RESULT).exists()
@@ -85,7 +108,7 @@ def finished(training: Training) -> bool:
 def owned(run: Path) -> Iterator[None]:
     """Within it no other process can own the run; the system lets go of it when this one ends, however it ends.
 
-    Raises UserError where another owns it.
+    Raises UserError where another owns it, or where the folder is renamed or removed meanwhile.
     """
     descriptor = os.open(run, os.O_RDONLY)
     try:
@@ -99,12 +122,26 @@ def owned(run: Path) -> Iterator[None]:
                 time.sleep(patience)  # it may be `is_owned`, which is gone in a moment
             except OSError:
                 break  # a file system without locks
-        yield
+        try:
+            yield
+        except OSError:
+            if not _is_still(run, descriptor):
+                raise UserError(
+                    f"{run} was renamed or removed while the run went on: put it back, and go on with --resume."
+                ) from None
+            raise
     finally:
         # Closing is not enough: processes that forked workers started have inherited it, and may live a while yet.
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
+
+
+def _is_still(run: Path, descriptor: int) -> bool:
+    """Whether the folder that was opened is the one that has this name now."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.stat(run), os.fstat(descriptor))
+    return False
 
 
 def is_owned(run: Path) -> bool:

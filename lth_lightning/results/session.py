@@ -2,6 +2,7 @@
 
 import json
 import platform
+import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lth_lightning.errors import UserError
-from lth_lightning.files import write_text
-from lth_lightning.results.run_folder import SESSIONS
+from lth_lightning.files import read_text, unreadable, write_text
+from lth_lightning.results.run_folder import CONFIG, SESSIONS
 from lth_lightning.results.training import Training
 from lth_lightning.versions import versions
 
@@ -35,17 +36,35 @@ def describe(device: "torch.device", threads: int, workers: int) -> dict[str, An
     }
 
 
-def write(run: Path, trainings: Sequence[Training], session: dict[str, Any] | None, trains_on: bool = False) -> None:
+def write(
+    run: Path,
+    trainings: Sequence[Training],
+    session: dict[str, Any] | None,
+    config: str | None = None,
+    trains_on: bool = False,
+) -> None:
     """Put down the run's plan, finished trainings too, and `session` behind those before it; None adds none.
 
-    `trains_on` says that its tickets go on from trained weights, which a run started from Python says nowhere else.
-
     A damaged file is replaced.
+
+    Args:
+        run: its folder.
+        trainings: all of them.
+        session: of `describe`.
+        config: what config.yaml shall hold from now on.
+        trains_on: the tickets go on from trained weights, which a run started from Python says nowhere else.
     """
+    if config is not None and not (run / CONFIG).exists():
+        write_text(run / CONFIG, config, make_folder=False)
     try:
-        sessions = read(run).get("sessions", [])
+        before = read(run)
     except UserError:
-        sessions = []
+        before = {}
+    sessions = before.get("sessions", [])
+    configs = before.get("configs", [])
+    if config is not None:
+        # The former one's too: a kill may come before the new one is there.
+        configs = list(dict.fromkeys([*configs[-1:], _checksum(config)]))
     arms: dict[str, list[int]] = {}
     for training in trainings:
         if training.replicate == 0:  # the others are planned alike
@@ -55,24 +74,48 @@ def write(run: Path, trainings: Sequence[Training], session: dict[str, Any] | No
         "replicates": len({training.replicate for training in trainings}),
         "arms": {label: sorted(levels) for label, levels in arms.items()},
         "trains_on": trains_on,
+        "configs": configs,
         "sessions": sessions + ([session] if session else []),
     }
-    write_text(run / SESSIONS, json.dumps(content) + "\n")
+    write_text(run / SESSIONS, json.dumps(content) + "\n", make_folder=False)
+    if config is not None:
+        write_text(run / CONFIG, config, make_folder=False)
+
+
+def _checksum(config: str) -> int:
+    return zlib.crc32(config.encode())
+
+
+def read_config(run: Path) -> str:
+    """The run's config.yaml; raises UserError where it is missing, no text, or not what the run was made with."""
+    config = read_text(run / CONFIG)
+    try:
+        known = read(run).get("configs", [])
+    except UserError:
+        known = []  # what is wrong with run.json is told by its own readers
+    if known and _checksum(config) not in known:
+        raise UserError(
+            f"{run / CONFIG} is damaged: it is not what the run was made with. Put it back as it was; what a run may "
+            f"be extended by is given in flags. (To believe it all the same, remove {run / SESSIONS}.)"
+        )
+    return config
 
 
 def read(run: Path) -> dict[str, Any]:
-    """`replicates`, `arms` {`Training.label`: levels}, `trains_on` and `sessions`; empty of an older version's run.
+    """`replicates`, `arms` {`Training.label`: levels}, `trains_on`, `configs` and `sessions`.
+
+    Of an older version's run empty, or without `configs`.
 
     Raises UserError where the file is damaged, or of a newer version.
     """
     path = run / SESSIONS
     try:
-        content: Any = json.loads(path.read_text())
+        content: Any = json.loads(path.read_bytes().decode())
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
-    except ValueError:
+        raise UserError(unreadable(path, error)) from None
+    except (ValueError, RecursionError):
         content = None
     if isinstance(content, dict) and isinstance(content.get("format"), int) and content["format"] > FORMAT:
         raise UserError(
@@ -81,16 +124,17 @@ def read(run: Path) -> dict[str, Any]:
     if not _is_whole(content):
         raise UserError(f"{path} is damaged: what the run planned is not known. `lth fit --resume` writes it anew.")
     found: dict[str, Any] = {key: content[key] for key in ("replicates", "arms", "sessions")}
-    return {**found, "trains_on": bool(content.get("trains_on", False))}
+    return {**found, "trains_on": bool(content.get("trains_on", False)), "configs": content.get("configs", [])}
 
 
 def _is_whole(content: Any) -> bool:
     if not isinstance(content, dict) or not isinstance(content.get("replicates"), int):
         return False
-    arms, sessions = content.get("arms"), content.get("sessions")
+    arms, sessions, configs = content.get("arms"), content.get("sessions"), content.get("configs", [])
     return (
         isinstance(arms, dict)
         and all(isinstance(of, list) and of and all(isinstance(level, int) for level in of) for of in arms.values())
+        and isinstance(configs, list)
         and isinstance(sessions, list)
         and all(isinstance(session, dict) for session in sessions)
     )

@@ -37,6 +37,11 @@ class Training:
         return *self.line, self.level
 
     @property
+    def identity(self) -> dict[str, int | str]:
+        """What each of its files says of the training that it belongs to."""
+        return {"replicate": self.replicate, "arm": self.arm, "trial": self.trial, "level": self.level}
+
+    @property
     def label(self) -> str:
         """`ticket`, or a control's name and trial, such as `random_reinit_0`: the name of its folder."""
         return TICKET if self.is_ticket else f"{self.arm}_{self.trial}"
