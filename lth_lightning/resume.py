@@ -1,6 +1,7 @@
 """Going on with a run: what may differ from its config, and the line that tells how."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -81,4 +82,6 @@ def advice() -> str:
     """The line that resumes the run that this process began last."""
     if not _begun:
         return "Nothing was begun."
-    return f"What is finished is kept; go on with: lth fit --resume {os.path.relpath(_begun[-1])}"
+    folder = os.path.relpath(_begun[-1])
+    word = shlex.quote(f"./{folder}" if folder.startswith("-") else folder)
+    return f"What is finished is kept; go on with: lth fit --resume {word}"

@@ -15,6 +15,7 @@ from lth_lightning.callbacks.board import SummaryBoard
 from lth_lightning.callbacks.crew import Crew, WorkerDiedError
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.joint import ELEMENTWISE, JointMaker
+from lth_lightning.callbacks.limits import check_steps
 from lth_lightning.callbacks.maker import Maker
 from lth_lightning.callbacks.origin import Origins, fresh_model
 from lth_lightning.callbacks.plan import plan_trainings
@@ -149,6 +150,8 @@ class Driver:
         self.steps = self.maker.steps(trainer, self.maker.long_steps(trainer, model, self.display))
         if self.steps:
             self.maker.check_rewind_step(self.steps)
+        if getattr(type(model), "configure_optimizers", None) is Classifier.configure_optimizers:
+            check_steps(model, trainer, self.steps)
         return self.schedule
 
     def _check_kernels(self, model: LightningModule, trainer: Trainer) -> None:

@@ -43,6 +43,11 @@ def refuse_unfit(trainer: Trainer) -> None:
             "Trainings of a run have their full length, and the early-stop step is found afterwards: "
             "drop EarlyStopping and trainer.max_time, and set --trainer.max_steps."
         )
+    if trainer.accumulate_grad_batches < 1:
+        raise UserError(f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: give 1 batch or more.")
+    clip = trainer.gradient_clip_val
+    if clip is not None and not clip >= 0:
+        raise UserError(f"trainer.gradient_clip_val is {clip}: give a number above 0, or drop it.")
     if trainer.max_steps == 0 or trainer.max_epochs == 0 or trainer.limit_train_batches == 0:
         raise UserError("A training of 0 steps finds no ticket: set --trainer.max_steps to 1 or more.")
 

@@ -25,6 +25,7 @@ from lth_lightning.callbacks.estimate import describe
 from lth_lightning.callbacks.trainer import numbers_files
 from lth_lightning.cli.code import check_code
 from lth_lightning.cli.messages import own_error, plain
+from lth_lightning.cli.values import check_values
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier
@@ -130,7 +131,12 @@ class LTHCLI(LightningCLI):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except UnicodeDecodeError:
+            raise UserError("A file that the command line names is no UTF-8 text: give a YAML file.") from None
+        except RecursionError:
+            raise UserError("The options are nested without end: no config is like that.") from None
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: a checkpoint's hyperparameters would override flags in silence."""
@@ -148,6 +154,7 @@ class LTHCLI(LightningCLI):
             super()._run_subcommand(subcommand)
 
     def instantiate_classes(self) -> None:
+        check_values(self.config[self.subcommand])
         self._is_sweep = self.subcommand == "fit" and sweep.is_asked(self.config["fit"])
         if self._is_sweep:
             return  # its cells do
@@ -159,10 +166,6 @@ class LTHCLI(LightningCLI):
         self._init = self.config_init[self.subcommand]
         self.datamodule = self._init.get("data")
         self.model = self._init.get("model")
-        for name in ("threads", "workers"):
-            number = self._init[name]
-            if number is not None and number < 1:
-                raise UserError(f"--{name} is {number}: give 1 or more, or leave the choice to the command.")
         if self.subcommand != "fit":
             torch.set_num_threads(self._init["threads"] or self._default_threads)
         # `fit` makes a fresh Trainer for each training; only the class is asked for its method.

@@ -1,6 +1,7 @@
 """The command from its words to its exit code."""
 
 import errno
+import re
 import signal
 import sys
 from argparse import ArgumentError
@@ -20,6 +21,9 @@ from lth_lightning.errors import UserError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of a disk that cannot be written; any other OSError is somebody's bug, and keeps its traceback."""
+
+NO_MEMORY = re.compile(r"DefaultCPUAllocator|CUDA out of memory|Storage size calculation overflowed")
+"""In what torch says where there is not enough memory."""
 
 
 class Terminated(BaseException):
@@ -49,6 +53,12 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         return _complain(
             f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}. {resume.advice()}"
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or NO_MEMORY.search(str(error))):
+            raise
+        return _complain(
+            f"The memory is too small for this network and these data: make them smaller. {resume.advice()}"
         )
     except KeyboardInterrupt:
         _say(f"\nStopped. {resume.advice()}")
