@@ -17,7 +17,7 @@ import lth_lightning.callbacks
 import lth_lightning.data
 import lth_lightning.models
 import lth_lightning.pruning  # noqa: F401  importing these gives their classes short names in YAML
-from lth_lightning import arguments, machine, resume, sweep
+from lth_lightning import arguments, interrupt, machine, resume, sweep
 from lth_lightning.callbacks import PruningLoop
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
@@ -148,6 +148,7 @@ class LTHCLI(LightningCLI):
             raise UserError("seed_everything is what all draws of a run come from: give an integer.")
 
     def _run_subcommand(self, subcommand: str) -> None:
+        interrupt.running()
         if self._is_sweep:
             sweep.run(self, self._words)
         else:

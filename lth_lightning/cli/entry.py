@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from lth_lightning import arguments, resume
+from lth_lightning import arguments, interrupt, resume
 from lth_lightning.callbacks.crew import WorkerDiedError
 from lth_lightning.callbacks.quiet import quiet
 from lth_lightning.callbacks.trainer import is_rank_zero
@@ -61,8 +61,9 @@ def main(args: Sequence[str] | None = None) -> int:
             f"The memory is too small for this network and these data: make them smaller. {resume.advice()}"
         )
     except KeyboardInterrupt:
+        interrupt.ending(interrupt.CODE)
         _say(f"\nStopped. {resume.advice()}")
-        return 130
+        return interrupt.CODE
     except BaseException:
         # Under SIGTERM another process's end can surface here as an error of the connection to it.
         if not terminated:
