@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from lth_lightning.errors import UserError
+from lth_lightning.nesting import check_nesting
 from lth_lightning.results import run_folder, session
 from lth_lightning.shipped import config_folder, config_names
 
@@ -20,6 +21,9 @@ ALIASES = {
 }
 """Short names of options that people type often."""
 
+PATHS = ("--config", "-c", "--resume", "--logs", "--pruning.ticket", "--ckpt_path", "--data.root")
+"""Options whose value is a file or a folder."""
+
 DEFAULT_CONFIG = "quickstart"
 
 
@@ -29,6 +33,9 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     Raises UserError for a config that is neither a file nor a shipped one's name, or a run that is none.
     """
     words = [alias(word) for word in arguments]
+    for word in words:
+        _check_word(word)
+    words = _joined(words)
     # `--config=x` as two words
     words = [
         part for word in words for part in (word.split("=", 1) if word.startswith(("--config=", "-c=")) else [word])
@@ -41,7 +48,7 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     command = words[0] if words else ""
     own = _own_config(command, words)
     if own:
-        return [command, "--config", str(own), *words[1:]]
+        return [command, "--config", as_word(own), *words[1:]]
     named = any(word in ("--config", "-c") or word.startswith(("--model", "--help", "-h")) for word in words)
     if command == "fit" and not named:
         return [command, "--config", _config(DEFAULT_CONFIG), *words[1:]]
@@ -57,13 +64,39 @@ def alias(word: str) -> str:
     return ALIASES.get(name, name) + equals + value
 
 
+def _joined(words: list[str]) -> list[str]:
+    """`--resume -folder` as one word where there is such a folder: the parser would take its name for an option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in PATHS and word.startswith("-") and Path(word).exists():
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def as_word(path: Path) -> str:
+    """`path` as a word of a command line: one that begins with '-' would be taken for an option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
+
+
+def _check_word(word: str) -> None:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{word!a} is no UTF-8 text: give its name in UTF-8.") from None
+    check_nesting(word.partition("=")[2] if word.startswith("--") else word, f"{word[:30]}…")
+
+
 def _config(name: str) -> str:
     if Path(name).is_file():
         try:
-            yaml.safe_load(Path(name).read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            text = Path(name).read_text(encoding="utf-8")
+            check_nesting(text, name)
+            yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:
             raise UserError(f"{name} is no YAML: {error}") from None
-        return name
+        return as_word(Path(name))
     shipped = config_folder() / f"{name}.yaml"
     if shipped.is_file():
         return str(shipped)

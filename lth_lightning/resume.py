@@ -1,6 +1,7 @@
 """Going on with a run: what may differ from its config, and the line that tells how."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -91,4 +92,6 @@ def advice(folder: Path | None = None) -> str:
     folder = folder or (_begun[-1] if _begun else None)
     if folder is None:
         return "Nothing was begun."
-    return f"What is finished is kept; go on with: lth fit --resume {os.path.relpath(folder)}"
+    path = os.path.relpath(folder)
+    word = shlex.quote(f"./{path}" if path.startswith("-") else path)
+    return f"What is finished is kept; go on with: lth fit --resume {word}"

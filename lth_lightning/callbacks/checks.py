@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
+from lth_lightning.callbacks import limits
 from lth_lightning.callbacks import trainer as trainers
 from lth_lightning.callbacks.joint import ELEMENTWISE
 from lth_lightning.callbacks.maker import Maker
@@ -60,7 +61,7 @@ def refuse_for_own_networks(model: LightningModule, loop: "PruningLoop", maker: 
 
 def check_optimizer(model: LightningModule, trainer: Trainer) -> None:
     """Make the optimizer of a throwaway model of this package, so that a wrong setting is told."""
-    if getattr(type(model), "configure_optimizers", None) is not Classifier.configure_optimizers:
+    if not _makes_one_optimizer(model):
         return
     try:
         made: Any = model.configure_optimizers()
@@ -72,6 +73,16 @@ def check_optimizer(model: LightningModule, trainer: Trainer) -> None:
             "Lightning clips no gradients of a fused optimizer under mixed precision: "
             "set --model.optimizer.init_args.fused false."
         )
+
+
+def check_steps(model: LightningModule, trainer: Trainer, steps: int | None) -> None:
+    """The optimizer of a network of this package must step, and its schedule last, for a training of `steps`."""
+    if _makes_one_optimizer(model):
+        limits.check_steps(model, trainer, steps)
+
+
+def _makes_one_optimizer(model: LightningModule) -> bool:
+    return getattr(type(model), "configure_optimizers", None) is Classifier.configure_optimizers
 
 
 def check_kernels(model: LightningModule, trainer: Trainer, maker: Maker, mask: Mask) -> None:

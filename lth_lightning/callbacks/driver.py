@@ -145,6 +145,7 @@ class Driver:
         self.remarks += checks.told_of_others(model, self.schedule)
         self.remarks += checks.told_of_verdict(model, data, trainer)
         self.remarks += checks.told_of_train_accuracy(loop, data)
+        checks.check_steps(model, trainer, self.steps)
         return self.schedule
 
     def plan(self, folder: Path) -> list[Training]:

@@ -7,6 +7,8 @@ from lth_lightning.callbacks.controls import Control
 from lth_lightning.errors import UserError
 from lth_lightning.results.training import TICKET, Training
 
+MOST_TRAININGS = 1_000_000
+
 
 def plan_trainings(
     run: Path, replicates: int, last_level: int, controls: Sequence[Control], first_pruned: int = 1
@@ -16,10 +18,17 @@ def plan_trainings(
     `first_pruned` is the first level that has lost weights: 0 where the run starts from a ticket.
 
     Raises:
-        UserError: no replicate, two controls of one name, or a control at a level that is not run.
+        UserError: no replicate, more trainings than could ever be made, two controls of one name, or a control at a
+            level that is not run.
     """
     if replicates < 1:
         raise UserError(f"The number of replicates is {replicates}: give 1 or more.")
+    trainings = replicates * (1 + sum(control.trials for control in controls)) * (last_level + 1)
+    if trainings > MOST_TRAININGS:  # before they are all in the memory
+        raise UserError(
+            f"Up to {trainings:,} trainings are asked for: give fewer replicates, trials or levels, for at most "
+            f"{MOST_TRAININGS:,}."
+        )
     names = [control.arm for control in controls]
     for name in names:
         if names.count(name) > 1 or name == TICKET:

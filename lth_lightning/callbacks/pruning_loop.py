@@ -108,6 +108,11 @@ class PruningLoop(Callback):
         for name, value in {"evaluate_every": evaluate_every, "checkpoint_every": checkpoint_every}.items():
             if value < 1:
                 raise UserError(f"pruning.{name} is {value}: give 1 step or more.")
+        for name in rates:
+            if not isinstance(name, str):
+                raise UserError(
+                    f"pruning.rates has {name!r} for a name: give a kind (linear, conv, output) or a pattern."
+                )
         if rewind_step < 0:
             raise UserError(f"pruning.rewind_step is {rewind_step}: give 0, the initialization, or a later step.")
         if retrain.optimizer_state and rewind_step == 0:

@@ -16,7 +16,7 @@ def quiet() -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            for message in (".*LeafSpec.*", ".*instantiate_classes.*", ".*skip_none.*", ".*JSONARGPARSE_DEPRECATION.*"):
+            for message in (".*LeafSpec.*",):
                 warnings.filterwarnings("ignore", message)
             warnings.filterwarnings("ignore", module="pytorch_lightning.*")
             yield

@@ -4,6 +4,7 @@ A way of your own is one class: subclass `Retraining`, return a Start, and name 
 `--pruning.retrain`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import replace
 
@@ -77,7 +78,7 @@ class FineTune(Retraining):
     def __init__(self, steps: int, learning_rate: float | None = None) -> None:
         if steps < 1:
             raise UserError(f"FineTune has steps={steps}: give 1 or more.")
-        if learning_rate is not None and not learning_rate > 0:
+        if learning_rate is not None and not 0 < learning_rate < math.inf:
             raise UserError(f"FineTune has learning_rate={learning_rate}: give a number above 0, or drop it.")
         self.steps = steps
         self.learning_rate = learning_rate

@@ -59,6 +59,11 @@ def refuse_unfit(trainer: Trainer, model: LightningModule, rewind_step: int) -> 
                 f"trainer.{flag} skips what a run consists of: set --trainer.max_steps to a few steps instead."
             )
     _refuse_callbacks(trainer, model, rewind_step)
+    if trainer.accumulate_grad_batches < 1:
+        raise UserError(f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: give 1 batch or more.")
+    clip = trainer.gradient_clip_val
+    if clip is not None and not clip >= 0:
+        raise UserError(f"trainer.gradient_clip_val is {clip}: give a number above 0, or drop it.")
     if trainer.max_steps == 0 or trainer.max_epochs == 0 or trainer.limit_train_batches == 0:
         raise UserError("A training of 0 steps finds no ticket: set --trainer.max_steps to 1 or more.")
 

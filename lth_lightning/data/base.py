@@ -1,6 +1,5 @@
 """What every data set shares: splitting, living on the device, and handing out batches."""
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import pytorch_lightning as pl
@@ -10,24 +9,12 @@ from torch import Generator, Tensor
 from lth_lightning.data.augmentation import Augmentation, flip_crop, pad, unpadded
 from lth_lightning.data.batches import EvalBatches, Share, StepPlan, TrainBatches
 from lth_lightning.data.normalization import MeanStd, Normalization, Normalizer
+from lth_lightning.data.originals import check_content
+from lth_lightning.data.splits import Split
 from lth_lightning.errors import UserError
 from lth_lightning.seeding import derive_seed
 
 Part = Literal["train", "val", "test"]
-
-
-@dataclass(frozen=True)
-class Split:
-    """One part of a data set, raw, on the CPU."""
-
-    images: Tensor
-    """uint8 [n, C, H, W]."""
-    labels: Tensor
-    """int64 [n]."""
-
-    def select(self, index: Tensor) -> "Split":
-        """The samples at `index`, int64 [m], copied in that order."""
-        return Split(self.images.index_select(0, index), self.labels.index_select(0, index))
 
 
 class TensorDataModule(pl.LightningDataModule):
@@ -48,7 +35,8 @@ class TensorDataModule(pl.LightningDataModule):
         download: fetch the files where `root` has none.
         eval_batch_size: samples evaluated at once.
 
-    Raises UserError for sizes that do not fit the data set; `train_dataloader` does for a batch size that the
+    Raises UserError for a class without its constants, for sizes that do not fit the data set, and in `setup` for
+    images that are all of one color; `train_dataloader` does for a batch size that the
     number of devices does not divide.
     """
 
@@ -74,6 +62,11 @@ class TensorDataModule(pl.LightningDataModule):
         eval_batch_size: int = 5000,
     ) -> None:
         super().__init__()
+        if missing := [name for name in ("num_classes", "shape", "pool_size", "mean_std") if not hasattr(self, name)]:
+            raise UserError(
+                f"{type(self).__name__} is no data set, since it has no {missing[0]}: name one, such as MNIST, or give "
+                "your own class its constants."
+            )
         if not 0 < validation_size < self.pool_size:
             raise UserError(f"validation_size is {validation_size}: give 1 to {self.pool_size - 1:,}.")
         if not 1 <= batch_size <= self.pool_size - validation_size:
@@ -111,6 +104,7 @@ class TensorDataModule(pl.LightningDataModule):
         if self._is_set_up:
             return
         pool, test = self._load()
+        check_content(type(self), self.root, pool, test)
         generator = Generator().manual_seed(derive_seed("split", self.split_seed))
         order = torch.randperm(self.pool_size, generator=generator)
         val, train = pool.select(order[: self.validation_size]), pool.select(order[self.validation_size :])

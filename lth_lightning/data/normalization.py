@@ -1,5 +1,6 @@
 """From raw uint8 pixels to what a network sees. The lottery ticket paper states no normalization."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -31,8 +32,8 @@ class Normalizer:
     fixed numbers; `unit_l2`: each image scaled to Euclidean norm 1 (the paper author's re-implementation); or
     a `MeanStd`.
 
-    Raises UserError for an unknown name, for a mean or std whose length is neither 1 nor `channels`, and for
-    a std that is not positive.
+    Raises UserError for an unknown name, for a mean or std whose length is neither 1 nor `channels`, for numbers
+    that are not finite, and for a std that is not positive.
     """
 
     def __init__(self, normalization: Normalization, channels: int, dataset: MeanStd, max_value: int) -> None:
@@ -74,5 +75,7 @@ def _check(mean_std: MeanStd, channels: int) -> None:
         if len(values) not in (1, channels):
             wanted = "1 number" if channels == 1 else f"1 or {channels} numbers"
             raise UserError(f"The normalization's {name} has {len(values)} numbers: give {wanted}.")
+        if not all(map(math.isfinite, values)):
+            raise UserError(f"The normalization's {name} is {values}: give finite numbers.")
     if not all(value > 0 for value in mean_std.std):
         raise UserError(f"The normalization's std is {mean_std.std}: every number of it must be above 0.")

@@ -1,5 +1,7 @@
 """The initializations of the paper: Gaussian Glorot of every network, and one Gaussian in a sweep."""
 
+import math
+
 from torch import nn
 
 from lth_lightning.errors import UserError
@@ -29,7 +31,7 @@ def gaussian_(net: nn.Sequential, sd: float) -> None:
     Raises:
         UserError: an sd of 0 or below.
     """
-    if not sd > 0:
+    if not 0 < sd < math.inf:
         raise UserError(f"init_sd is {sd}: give a positive standard deviation, or none for Gaussian Glorot")
     for module in net.modules():
         if isinstance(module, nn.Linear):

@@ -1,6 +1,7 @@
 """The small parts that several networks share."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from lth_lightning.errors import UserError
 from lth_lightning.kernels import Linear
+from lth_lightning.machine import free_bytes
 
 Activation = Literal["relu", "sigmoid", "tanh"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
@@ -35,12 +37,14 @@ def fully_connected(
     Dropout, where it is above 0, follows the activation of every hidden layer.
 
     Raises:
-        UserError: a dropout outside [0, 1), a hidden layer without units, or an unknown activation.
+        UserError: a dropout outside [0, 1), a hidden layer without units, more units than fit into the memory, or an
+            unknown activation.
     """
     if not 0.0 <= dropout < 1.0:
         raise UserError(f"dropout is {dropout}: give the fraction of units to drop, from 0 up to but not including 1")
     if any(units < 1 for units in hidden):
         raise UserError(f"hidden layers of {list(hidden)} units: give every layer at least 1")
+    _check_memory([in_features, *hidden, num_classes])
     layers: dict[str, nn.Module] = {}
     for index, units in enumerate(hidden, start=1):
         layers[f"fc{index}"] = Linear(in_features, units)
@@ -50,6 +54,17 @@ def fully_connected(
         in_features = units
     layers["output"] = Linear(in_features, num_classes)
     return layers
+
+
+def _check_memory(units: Sequence[int]) -> None:
+    """Raise `UserError` for layers between so many units that the memory cannot hold: before it is asked for."""
+    weights = sum(before * after for before, after in pairwise(units))
+    needed = 4 * 4 * weights  # in float32: weights, gradients, and two numbers a weight of Adam
+    if (free := free_bytes()) is not None and needed > free:
+        raise UserError(
+            f"a network of {weights:,} weights needs {needed / 1e9:,.0f} GB to be trained, and {free / 1e9:,.0f} GB of "
+            "memory are free: give fewer hidden units"
+        )
 
 
 def check_poolable(network: str, shape: tuple[int, int, int], pools: int) -> None:

@@ -75,6 +75,8 @@ class Supermask(Classifier):
             raise UserError(f"initial_probability is {initial_probability}: give a number between 0 and 1")
         if evaluation not in ("sample", "threshold"):
             raise UserError(f"evaluation '{evaluation}' is unknown: use sample or threshold")
+        if not callable(network):  # another Supermask calls this class with an image's shape
+            raise UserError("Supermask cannot mask a Supermask: give a network of this package, such as LeNet300")
         made = network(shape, num_classes)
         if not isinstance(made, Classifier) or type(made).forward is not Classifier.forward:
             raise UserError(

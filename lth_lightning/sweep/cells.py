@@ -96,7 +96,7 @@ def begun(folder: Path, words: Sequence[str], grid: dict[str, Any]) -> list[Cell
     for name, cell in kept.items():
         run = check_run(folder / name / cell["run"])
         # `arguments.prepare` has put the first cell's config in front: each has its own.
-        common = ["fit", "--config", str(run / CONFIG), *words[3:]]
+        common = ["fit", "--config", arguments.as_word(run / CONFIG), *words[3:]]
         cells.append(Cell(content["experiment"], name, cell["values"], common, run))
     if not grid:
         return cells

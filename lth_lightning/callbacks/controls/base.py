@@ -36,8 +36,8 @@ class Control(ABC):
             raise UserError(f"{type(self).__name__} has trials={trials}: give 1 or more, or drop the control.")
         if steps is not None and steps < 0:
             raise UserError(f"{type(self).__name__} has steps={steps}: give 0 (untrained) or more, or drop it.")
-        if name is not None and not re.fullmatch(r"[A-Za-z][\w.+-]*", name):
-            raise UserError(f"{name!r} cannot name a control: use letters, digits, '.', '_', '+' and '-'.")
+        if name is not None and not re.fullmatch(r"[A-Za-z][\w.+-]{0,99}", name):
+            raise UserError(f"{name!r} cannot name a control: use up to 100 letters, digits, '.', '_', '+' and '-'.")
         self.levels = levels
         self.trials = trials
         self.steps = steps

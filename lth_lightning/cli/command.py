@@ -1,12 +1,6 @@
-"""The command line: a LightningCLI whose `fit` is a run of a PruningLoop."""
+"""The LightningCLI whose `fit` is a run of a PruningLoop."""
 
-import errno
-import inspect
 import os
-import re
-import signal
-import sys
-import traceback
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,32 +17,25 @@ import lth_lightning.callbacks
 import lth_lightning.data
 import lth_lightning.models
 import lth_lightning.pruning  # noqa: F401  importing these gives their classes short names in YAML
-from lth_lightning import arguments, machine, resume, sweep
-from lth_lightning.callbacks import Control, PruningLoop, Retraining
-from lth_lightning.callbacks.crew import WorkerDiedError
+from lth_lightning import arguments, interrupt, machine, resume, sweep
+from lth_lightning.callbacks import PruningLoop
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.estimate import describe
-from lth_lightning.callbacks.quiet import quiet
-from lth_lightning.callbacks.trainer import is_rank_zero, leave_no_files, numbers_files, rank
+from lth_lightning.callbacks.trainer import leave_no_files, numbers_files
+from lth_lightning.cli.code import check_code
+from lth_lightning.cli.messages import own_error, plain
+from lth_lightning.cli.values import check_values
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier
-from lth_lightning.pruning import Criterion
 from lth_lightning.pruning.rewind import check_fits
 from lth_lightning.pruning.ticket import read_format
 from lth_lightning.results import Training, results_table, verdict
 from lth_lightning.results.run_folder import TRAINED
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Errors of a disk that cannot be written; any other OSError is somebody's bug, and keeps its traceback."""
-
 SESSION_OPTIONS = ("resume", "dry_run", "workers", "config", "sweep")
 """Options of one call of the command: not part of the experiment, so not in config.yaml."""
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived."""
 
 
 class LTHCLI(LightningCLI):
@@ -80,7 +67,7 @@ class LTHCLI(LightningCLI):
         try:
             return cls(args, only_check)
         except (ArgumentError, MisconfigurationException) as error:
-            raise UserError(_plain(str(error))) from None
+            raise UserError(plain(str(error))) from None
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -144,7 +131,12 @@ class LTHCLI(LightningCLI):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except UnicodeDecodeError:
+            raise UserError("A file that the command line names is no UTF-8 text: give a YAML file.") from None
+        except RecursionError:
+            raise UserError("The options are nested without end: no config is like that.") from None
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: a checkpoint's hyperparameters would override flags in silence."""
@@ -156,26 +148,25 @@ class LTHCLI(LightningCLI):
             raise UserError("seed_everything is what all draws of a run come from: give an integer.")
 
     def _run_subcommand(self, subcommand: str) -> None:
+        interrupt.running()
         if self._is_sweep:
             sweep.run(self, self._words)
         else:
             super()._run_subcommand(subcommand)
 
     def instantiate_classes(self) -> None:
+        check_values(self.config[self.subcommand])
         self._is_sweep = self.subcommand == "fit" and sweep.is_asked(self.config["fit"])
         if self._is_sweep:
             return  # its cells do
         # Until it is known whether workers will be forked: a fork does not copy torch's pool of threads.
         self._default_threads = torch.get_num_threads()
         torch.set_num_threads(1)
+        check_code(self._parser(self.subcommand), self.config[self.subcommand])
         self.config_init = self._instantiate_all()
         self._init = self.config_init[self.subcommand]
         self.datamodule = self._init.get("data")
         self.model = self._init.get("model")
-        for name in ("threads", "workers"):
-            number = self._init[name]
-            if number is not None and number < 1:
-                raise UserError(f"--{name} is {number}: give 1 or more, or leave the choice to the command.")
         if self.subcommand != "fit":
             torch.set_num_threads(self._init["threads"] or self._default_threads)
         # `fit` makes a fresh Trainer for each training; only the class is asked for its method.
@@ -187,10 +178,10 @@ class LTHCLI(LightningCLI):
 
     def _instantiate_all(self) -> Namespace:
         try:
-            return self.parser.instantiate_classes(self.config)
+            return self.parser.instantiate(self.config)
         except ValueError as error:
             # What a class's own `__init__` raised says more than the parser's list of types that did not fit.
-            raise _own_error(error) from None
+            raise own_error(error) from None
 
     def _make_trainer(self, training: Training | None = None) -> pl.Trainer:
         options = self._instantiate()["trainer"]
@@ -279,7 +270,7 @@ class LTHCLI(LightningCLI):
         config = self.config[self.subcommand].clone()
         if config.get("experiment") is None:
             config["experiment"] = self._init["experiment"] = arguments.experiment_of(self._words) or "run"
-        content = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False, skip_validation=True))
+        content = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_unset=False, skip_validation=True))
         return yaml.safe_dump({k: v for k, v in content.items() if k not in SESSION_OPTIONS}, sort_keys=False)
 
     def validate(
@@ -314,98 +305,3 @@ class LTHCLI(LightningCLI):
             if "Error(s) in loading state_dict" not in str(error):
                 raise
             raise UserError(f"{file} does not fit this network: {error}") from None
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM."""
-    terminated: list[int] = []
-
-    def on_sigterm(signum: int, _: Any) -> None:
-        terminated.append(signum)
-        raise Terminated
-
-    words = list(sys.argv[1:] if args is None else args)
-    before, threads = signal.signal(signal.SIGTERM, on_sigterm), torch.get_num_threads()
-    try:
-        with quiet():
-            LTHCLI(arguments.prepare(words))
-        return 0
-    except WorkerDiedError as error:
-        return _complain(f"{error} {resume.advice()}")
-    except (UserError, ArgumentError, MisconfigurationException) as error:
-        return _complain(str(error))
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        return _complain(
-            f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}. {resume.advice()}"
-        )
-    except KeyboardInterrupt:
-        _say(f"\nStopped. {resume.advice()}")
-        return 130
-    except BaseException:
-        # Under SIGTERM another process's end can surface here as an error of the connection to it.
-        if not terminated:
-            raise
-        _say(f"\nTerminated. {resume.advice()}")
-        return 143
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        torch.set_num_threads(threads)
-
-
-def _own_error(error: BaseException) -> BaseException:
-    """The first error behind `error` that the parser did not make; `error` itself where there is none."""
-    behind: BaseException | None = error
-    while behind is not None:
-        frames = list(traceback.walk_tb(behind.__traceback__))
-        if isinstance(behind, UserError) or (frames and "jsonargparse" not in frames[-1][0].f_code.co_filename):
-            return behind
-        behind = behind.__cause__ or behind.__context__
-    return error
-
-
-def _complain(message: str) -> int:
-    # Also in the processes of further devices: a mistake may be met by one of them alone.
-    where = "" if is_rank_zero() else f"process {rank()}: "
-    print(f"lth: {where}{_plain(message)}", file=sys.stderr)
-    return 2
-
-
-def _plain(message: str) -> str:
-    """The parser's message in a user's words, in one line: what it lists of types and values is left out."""
-    message = re.sub(r" ?Given value: NestedArg\(.*", "", " ".join(message.split()))
-    message = re.sub(r" ?Given value type: .*", "", message)
-    message = re.sub(r"(Does not validate against any of the Union subtypes )?Subtypes: .*? Errors: ", "", message)
-    message = re.sub(r" ?- Expected a (<class 'NoneType'>|path but \S+ either not accessible or invalid)", "", message)
-    message = message.replace("Option 'class_path' is not accepted", "settings beside class_path go under init_args")
-    message = re.sub(r": (- )+", ": ", message).replace("typing.Literal", "value of ")
-    if found := re.search(r"Problem with given class_path '(\S+)': (.+)", message):
-        return f"{found[1]}: {_plain(found[2]).strip()}"
-    found = re.search(r'Parser key "(?:\w+\.)*?(\w+)".*Expected a dot import path string: (\S+)', message)
-    bases = {
-        "model": pl.LightningModule,
-        "data": pl.LightningDataModule,
-        "score": Criterion,
-        "controls": Control,
-        "retrain": Retraining,
-    }
-    if found and found[1] in bases:
-        ours = [kind for kind in _subclasses(bases[found[1]]) if kind.__module__.startswith("lth_lightning.")]
-        whole = [kind for kind in ours if not inspect.isabstract(kind) and kind not in (Classifier, TensorDataModule)]
-        known = ", ".join(sorted(kind.__name__ for kind in whole))
-        return (
-            f"There is no class '{found[2]}' for {found[1]}: give one of {known}, "
-            "or the import path of your own, such as my_file.MyClass."
-        )
-    return re.sub(r"Expected a dot import path string: (\S+)", r"there is no class '\1'", message)
-
-
-def _subclasses(base: type) -> set[type]:
-    direct: set[type] = set(base.__subclasses__())
-    return direct.union(*(_subclasses(kind) for kind in direct))
-
-
-def _say(text: str) -> None:
-    if is_rank_zero():
-        print(text, file=sys.stderr)

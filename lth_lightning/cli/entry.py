@@ -1,0 +1,87 @@
+"""The command from its words to its exit code."""
+
+import errno
+import re
+import signal
+import sys
+from argparse import ArgumentError
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from lth_lightning import arguments, interrupt, resume
+from lth_lightning.callbacks.crew import WorkerDiedError
+from lth_lightning.callbacks.quiet import quiet
+from lth_lightning.callbacks.trainer import is_rank_zero, rank
+from lth_lightning.cli.command import LTHCLI
+from lth_lightning.cli.messages import plain
+from lth_lightning.errors import UserError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of a disk that cannot be written; any other OSError is somebody's bug, and keeps its traceback."""
+
+NO_MEMORY = re.compile(r"DefaultCPUAllocator|CUDA out of memory|Storage size calculation overflowed")
+"""In what torch says where there is not enough memory."""
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM."""
+    terminated: list[int] = []
+
+    def on_sigterm(signum: int, _: Any) -> None:
+        terminated.append(signum)
+        raise Terminated
+
+    words = list(sys.argv[1:] if args is None else args)
+    before, threads = signal.signal(signal.SIGTERM, on_sigterm), torch.get_num_threads()
+    try:
+        with quiet():
+            LTHCLI(arguments.prepare(words))
+        return 0
+    except WorkerDiedError as error:
+        return _complain(f"{error} {resume.advice()}")
+    except (UserError, ArgumentError, MisconfigurationException) as error:
+        return _complain(str(error))
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        return _complain(
+            f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}. {resume.advice()}"
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or NO_MEMORY.search(str(error))):
+            raise
+        return _complain(
+            f"The memory is too small for this network and these data: make them smaller. {resume.advice()}"
+        )
+    except KeyboardInterrupt:
+        interrupt.ending(interrupt.CODE)
+        _say(f"\nStopped. {resume.advice()}")
+        return interrupt.CODE
+    except BaseException:
+        # Under SIGTERM another process's end can surface here as an error of the connection to it.
+        if not terminated:
+            raise
+        _say(f"\nTerminated. {resume.advice()}")
+        return 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        torch.set_num_threads(threads)
+
+
+def _complain(message: str) -> int:
+    # Also in the processes of further devices: a mistake may be met by one of them alone.
+    where = "" if is_rank_zero() else f"process {rank()}: "
+    print(f"lth: {where}{plain(message)}", file=sys.stderr)
+    return 2
+
+
+def _say(text: str) -> None:
+    if is_rank_zero():
+        print(text, file=sys.stderr)

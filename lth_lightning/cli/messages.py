@@ -1,0 +1,61 @@
+"""What the parser and other packages say of a mistake, in a user's words."""
+
+import inspect
+import re
+import traceback
+
+import pytorch_lightning as pl
+
+from lth_lightning.callbacks import Control, Retraining
+from lth_lightning.data import TensorDataModule
+from lth_lightning.errors import UserError
+from lth_lightning.models import Classifier
+from lth_lightning.pruning import Criterion
+
+
+def own_error(error: BaseException) -> BaseException:
+    """The first error behind `error` that the parser did not make; `error` itself where there is none."""
+    behind: BaseException | None = error
+    while behind is not None:
+        frames = list(traceback.walk_tb(behind.__traceback__))
+        if isinstance(behind, UserError) or (frames and "jsonargparse" not in frames[-1][0].f_code.co_filename):
+            return behind
+        behind = behind.__cause__ or behind.__context__
+    return error
+
+
+def plain(message: str) -> str:
+    """The parser's message in a user's words, in one line: what it lists of types and values is left out."""
+    message = re.sub(r" ?Given value: NestedArg\(.*", "", " ".join(message.split()))
+    message = re.sub(r" ?Given value type: .*", "", message)
+    message = re.sub(r"(Does not validate against any of the Union subtypes )?Subtypes: .*? Errors: ", "", message)
+    message = re.sub(r" ?- Expected a (<class 'NoneType'>|path but \S+ either not accessible or invalid)", "", message)
+    message = message.replace("Option 'class_path' is not accepted", "settings beside class_path go under init_args")
+    message = re.sub(r"Type \S*Callable\[.*\] expects a function or a callable class: ", "", message)
+    message = re.sub(r"\.\. Got value: .*| ?Subclass types expect one of: .*", "", message)
+    message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
+    message = re.sub(r": (- )+", ": ", message).replace("typing.Literal", "value of ")
+    if found := re.search(r"Problem with given class_path '(\S+)': (.+)", message):
+        return f"{found[1]}: {plain(found[2]).strip()}"
+    found = re.search(r'Parser key "(?:\w+\.)*?(\w+)".*Expected a dot import path string: (\S+)', message)
+    bases = {
+        "model": pl.LightningModule,
+        "data": pl.LightningDataModule,
+        "score": Criterion,
+        "controls": Control,
+        "retrain": Retraining,
+    }
+    if found and found[1] in bases:
+        ours = [kind for kind in _subclasses(bases[found[1]]) if kind.__module__.startswith("lth_lightning.")]
+        whole = [kind for kind in ours if not inspect.isabstract(kind) and kind not in (Classifier, TensorDataModule)]
+        known = ", ".join(sorted(kind.__name__ for kind in whole))
+        return (
+            f"There is no class '{found[2]}' for {found[1]}: give one of {known}, "
+            "or the import path of your own, such as my_file.MyClass."
+        )
+    return re.sub(r"Expected a dot import path string: (\S+)", r"there is no class '\1'", message)
+
+
+def _subclasses(base: type) -> set[type]:
+    direct: set[type] = set(base.__subclasses__())
+    return direct.union(*(_subclasses(kind) for kind in direct))
