@@ -114,7 +114,7 @@ class Measure:
         trainer = self._trainer
         trainer.loggers = [MutedLogger(logger) for logger in trainer.loggers]
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        holder = _WeightsHolder(weights)
+        holder = WeightsHolder(weights)
         callbacks.append(holder)
         seed_all(self._seed)  # a loader of the user's own may draw
         try:
@@ -130,7 +130,7 @@ def _are_equal(first: Weights, second: Weights) -> bool:
     return all(torch.equal(one.cpu(), other.cpu()) for one, other in tensors)
 
 
-class _WeightsHolder(Callback):
+class WeightsHolder(Callback):
     """Puts weights into the network when an evaluation starts: the module's hooks have run since the fit."""
 
     def __init__(self, weights: Weights) -> None:

@@ -22,6 +22,9 @@ from lth_lightning.callbacks import PruningLoop
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.estimate import describe
+from lth_lightning.callbacks.hooks import built, seeded_hooks
+from lth_lightning.callbacks.measure import WeightsHolder
+from lth_lightning.callbacks.origin import fresh_model
 from lth_lightning.callbacks.trainer import leave_no_files, numbers_files
 from lth_lightning.cli.code import check_code
 from lth_lightning.cli.messages import own_error, plain
@@ -29,10 +32,12 @@ from lth_lightning.cli.values import check_values
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier
+from lth_lightning.place import place_of
 from lth_lightning.pruning.rewind import check_fits
 from lth_lightning.pruning.ticket import read_format
 from lth_lightning.results import Training, results_table, verdict
 from lth_lightning.results.run_folder import TRAINED
+from lth_lightning.seeding import derive_seed, seed_all
 
 SESSION_OPTIONS = ("resume", "dry_run", "workers", "config", "sweep")
 """Options of one call of the command: not part of the experiment, so not in config.yaml."""
@@ -163,6 +168,8 @@ class LTHCLI(LightningCLI):
         self._default_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         check_code(self._parser(self.subcommand), self.config[self.subcommand])
+        # What a data module draws when it is made is the same in every session of a run.
+        seed_all(derive_seed(self.config[self.subcommand]["seed_everything"], "data module"))
         self.config_init = self._instantiate_all()
         self._init = self.config_init[self.subcommand]
         self.datamodule = self._init.get("data")
@@ -288,6 +295,10 @@ class LTHCLI(LightningCLI):
         if path is None:
             raise UserError(f"Say what to {name}: --ckpt_path and a level's folder of a run, or a checkpoint file.")
         file = Path(path) / TRAINED if Path(path).is_dir() else Path(path)
+        seed: int = self._init["seed_everything"]
+        make_model = built(self._make_model, lambda _: self._make_trainer(), datamodule, seed)
+        # What a module draws when it is made, such as a split of its data, is what the run's replicate drew.
+        model = fresh_model(make_model, seed, int(place_of(file.parent.resolve()).get("replicate", 0)))
         if file.name == TRAINED and not file.exists():
             raise UserError(
                 f"{file} does not exist: the level is not finished, or it is a control's, whose weights are kept with "
@@ -296,11 +307,12 @@ class LTHCLI(LightningCLI):
         if file.suffix != ".ckpt":  # a Lightning checkpoint is given to the module by Lightning
             weights = read_format(file, ("weights",))["weights"]
             check_fits(model, weights, str(file))
-            model.load_state_dict(weights)
+            self.trainer.callbacks.append(WeightsHolder(weights))
             path = None
         leave_no_files(self.trainer)
         try:
-            getattr(self.trainer, name)(model, datamodule=datamodule, ckpt_path=path, verbose=verbose)
+            with seeded_hooks(seed, datamodule, model):
+                getattr(self.trainer, name)(model, datamodule=datamodule, ckpt_path=path, verbose=verbose)
         except RuntimeError as error:
             if "Error(s) in loading state_dict" not in str(error):
                 raise

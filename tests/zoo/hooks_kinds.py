@@ -60,6 +60,17 @@ class SplitsInPrepareData(SplitsInSetup):
         self.train, self.val, self.test = (Subset(WHOLE, part) for part in cut)
 
 
+class SplitsWhenMade(SplitsInSetup):
+    """A split that is drawn when the data module is made, before any hook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.train, self.val, self.test = random_split(WHOLE, [40, 20, 20])
+
+    def setup(self, stage: str) -> None:
+        pass
+
+
 def one_split(_: Any) -> None:
     assert len(SplitsInSetup.splits) == 1
 
