@@ -72,7 +72,7 @@ def test_a_level_is_evaluated_to_what_its_record_says(
 def test_a_checkpoint_file_of_a_level_is_evaluated_too(
     capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lth_lightning.callbacks import maker
+    from lth_lightning.callbacks.measure import Measure
 
     copy = tmp_path / "runs" / "quickstart" / "version_0"
     shutil.copytree(run, copy)
@@ -82,7 +82,7 @@ def test_a_checkpoint_file_of_a_level_is_evaluated_too(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(maker, "measure", stop)
+        patch.setattr(Measure, "scores", stop)
         assert main(["fit", "--resume", str(copy)]) == 2
     # 60 steps are below checkpoint_every, so no last.ckpt was written; a Lightning checkpoint of the weights serves.
     folder = copy / "replicate_1" / "ticket" / "level_02"
@@ -148,6 +148,7 @@ def test_a_run_of_a_version_without_todays_options_goes_on(run: Path, tmp_path: 
     for name in ("together", "compile", "kernels"):
         del config["pruning"][name]
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    (copy / "run.json").unlink()  # which holds what config.yaml was
     assert main(["fit", "--resume", str(copy), "--pruning.levels", "3"]) == 0
     assert (copy / "replicate_1" / "ticket" / "level_03" / "result.json").exists()
     assert yaml.safe_load((copy / "config.yaml").read_text())["threads"] >= 1

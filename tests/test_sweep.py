@@ -14,7 +14,8 @@ import yaml
 from runs import advised, finished
 
 from lth_lightning import machine
-from lth_lightning.callbacks import driver, maker
+from lth_lightning.callbacks import driver
+from lth_lightning.callbacks.measure import Measure
 from lth_lightning.cli import main
 from lth_lightning.errors import UserError
 from lth_lightning.results.run_folder import claim
@@ -244,15 +245,15 @@ def test_cells_that_fill_the_machine_alone_come_one_after_another(
 
 def stop_at(measured: int, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Raise `error` where so many trainings have been measured."""
-    measure, seen = maker.measure, []
+    scores, seen = Measure.scores, []
 
     def stop(*args: Any, **kwargs: Any) -> Any:
         seen.append(1)
         if len(seen) > measured:
             raise error
-        return measure(*args, **kwargs)
+        return scores(*args, **kwargs)
 
-    monkeypatch.setattr(maker, "measure", stop)
+    monkeypatch.setattr(Measure, "scores", stop)
 
 
 @pytest.mark.parametrize("with_config", [False, True])
