@@ -214,6 +214,16 @@ def test_a_bug_in_somebodys_own_criterion_keeps_its_traceback(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+class BrokenData(SmallData):
+    def train_dataloader(self) -> Any:
+        raise KeyError("my own bug")
+
+
+def test_a_bug_in_somebodys_own_data_keeps_its_traceback() -> None:
+    with pytest.raises(KeyError, match="my own bug"):
+        driver({"score": SNIP(samples=9)}, data=BrokenData()).prepare()
+
+
 def test_what_is_true_of_the_initialization_alone_is_not_held_against_a_later_rewind_point() -> None:
     driver({"score": LargeInit(), "rewind_step": 3}, ZeroHead).prepare()
 

@@ -5,6 +5,7 @@ Each raises UserError. Those that return lines instead say what a run will lack,
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -114,8 +115,13 @@ def try_criteria(
     final = {**(_stirred(trained, generator) if loop.rewind_step else trained)}
     final |= {name: final[name] * part for name, part in mask.items()}
     for score in [loop.score, *(control.score for control in loop.controls if control.score)]:
-        evidence = schedule.evidence(mask, final, initial, generator, lambda: model, samples, loss_of(model))
-        _try(score, lambda score=score, evidence=evidence: schedule.check_scores(score, evidence))  # type: ignore[misc]
+        given = samples
+        if score.samples:
+            # Here, so that a bug in somebody's own data keeps its traceback.
+            batch = samples(score.samples, generator)
+            given = lambda *_, batch=batch: batch  # noqa: E731
+        evidence = schedule.evidence(mask, final, initial, generator, lambda: model, given, loss_of(model))
+        _try(score, partial(schedule.check_scores, score, evidence))
 
 
 def _try(score: Criterion, action: Callable[[], None]) -> None:
