@@ -34,7 +34,7 @@ from lth_lightning.models import LeNet300, WarmupMultiStepLR
 from lth_lightning.results import Record
 
 LOOP = {"levels": 2, "rates": RATES, "evaluate_every": 10}
-OWN = {**LOOP, "rates": {"conv": 0.2, "output": 0.1}}
+OWN = {**LOOP, "rates": {"conv": 0.2, "output": 0.1}, "train_accuracy": True}
 
 
 def evaluated(model: Any, images: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:

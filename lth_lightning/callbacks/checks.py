@@ -5,7 +5,8 @@ Each raises UserError. Those that return lines instead say what a run will lack,
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
@@ -15,6 +16,7 @@ from lth_lightning.callbacks import limits
 from lth_lightning.callbacks import trainer as trainers
 from lth_lightning.callbacks.joint import ELEMENTWISE
 from lth_lightning.callbacks.maker import Maker
+from lth_lightning.callbacks.rehearsal import STEPS, is_called, logged_names
 from lth_lightning.callbacks.samples import loss_of
 from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier, Supermask
@@ -124,8 +126,13 @@ def try_criteria(
     final = {**(_stirred(trained, generator) if loop.rewind_step else trained)}
     final |= {name: final[name] * part for name, part in mask.items()}
     for score in [loop.score, *(control.score for control in loop.controls if control.score)]:
-        evidence = schedule.evidence(mask, final, initial, generator, lambda: model, samples, loss_of(model))
-        _try(score, lambda score=score, evidence=evidence: schedule.check_scores(score, evidence))  # type: ignore[misc]
+        given = samples
+        if score.samples:
+            # Here, so that a bug in somebody's own data keeps its traceback.
+            batch = samples(score.samples, generator)
+            given = lambda *_, batch=batch: batch  # noqa: E731
+        evidence = schedule.evidence(mask, final, initial, generator, lambda: model, given, loss_of(model))
+        _try(score, partial(schedule.check_scores, score, evidence))
 
 
 def _try(score: Criterion, action: Callable[[], None]) -> None:
@@ -172,18 +179,32 @@ def told_of_others(model: LightningModule, schedule: Schedule) -> list[str]:
     ]
 
 
-def told_of_verdict(model: LightningModule, datamodule: LightningDataModule | None, trainer: Trainer) -> list[str]:
-    """A line where no ticket can win, since what a verdict needs is never measured."""
-    source = datamodule or model
+def told_of_verdict(
+    model: LightningModule,
+    datamodule: LightningDataModule | None,
+    trainer: Trainer,
+    fresh: Callable[[], LightningModule] | None,
+) -> list[str]:
+    """A line where no ticket can win, since what a verdict needs is never measured.
+
+    `fresh` makes throwaway modules, which evaluate a batch; None where the data are not to be touched.
+    """
+    if isinstance(model, Classifier):
+        return []
     lacks = []
-    for stage, metric in (("val", "val_loss"), ("test", "test_acc")):
-        step, loader = ("validation_step" if stage == "val" else "test_step"), f"{stage}_dataloader"
+    parts: tuple[tuple[Literal["val", "test"], str], ...] = (("val", "val_loss"), ("test", "test_acc"))
+    for part, metric in parts:
+        step, loader = STEPS[part], f"{part}_dataloader"
         if not trainers.gives(model, step):
             lacks.append(f"the module has no {step} that would log {metric}")
-        elif not trainers.gives(source, loader):
+        elif not trainers.gives(datamodule or model, loader):
             lacks.append(f"there is no {loader} for {metric}")
-        elif getattr(trainer, f"limit_{stage}_batches") == 0:
-            lacks.append(f"trainer.limit_{stage}_batches is 0, so there is no {metric}")
+        elif getattr(trainer, f"limit_{part}_batches") == 0:
+            lacks.append(f"trainer.limit_{part}_batches is 0, so there is no {metric}")
+        elif fresh:
+            names = logged_names(fresh(), datamodule, part)
+            if names is not None and not any(is_called(name, metric) for name in names):
+                lacks.append(f"{step} logs {', '.join(sorted(names)) or 'nothing'} and no {metric}")
     return [f"No ticket of this run can be called a winning one: {', and '.join(lacks)}."] if lacks else []
 
 

@@ -29,9 +29,10 @@ from lth_lightning.data import Part, TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.pruning import Schedule, Ticket
 from lth_lightning.results import run_folder, session
+from lth_lightning.results.layers import told_of_vanished
 from lth_lightning.results.record import Record, read_records, write_table
 from lth_lightning.results.run_folder import CHECKPOINT
-from lth_lightning.results.training import Training
+from lth_lightning.results.training import TICKET, Training
 
 if TYPE_CHECKING:
     from lth_lightning.callbacks.pruning_loop import MakeModel, MakeTrainer, PruningLoop
@@ -143,7 +144,8 @@ class Driver:
         if self.steps:
             self.maker.check_rewind_step(self.steps)
         self.remarks += checks.told_of_others(model, self.schedule)
-        self.remarks += checks.told_of_verdict(model, data, trainer)
+        fresh = partial(fresh_model, self.make_model, self.seed, 0) if fetch and trainers.is_rank_zero() else None
+        self.remarks += checks.told_of_verdict(model, data, trainer, fresh)
         self.remarks += checks.told_of_train_accuracy(loop, data)
         checks.check_steps(model, trainer, self.steps)
         return self.schedule
@@ -192,6 +194,9 @@ class Driver:
         write_table(self.folder, self._table())
         # At the end: at the start another rank of a run that goes on may be writing already.
         run_folder.tidy(self.folder)
+        arms = [TICKET, *(control.arm for control in self.loop.controls if control.score)]
+        for line in told_of_vanished(self.folder, self._table(), arms):
+            self.display.tell(line)
         return self._table()
 
     def _begin(self, slots: int = 1) -> None:

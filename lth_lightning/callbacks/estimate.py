@@ -8,12 +8,15 @@ from pathlib import Path
 import torch
 from pytorch_lightning import LightningModule
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lth_lightning.callbacks.display import duration
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
+from lth_lightning.pruning import Schedule, weight_layers
+from lth_lightning.pruning.layers import others
 from lth_lightning.results import run_folder
 
 TIMED = 20
@@ -41,12 +44,15 @@ def describe(driver: Driver, console: Console, folder: Path | None = None) -> No
         left, density = schedule.weights_remaining(level), schedule.density(level)
         table.add_row(str(level), f"{density:.1%}", f"{left:,}", *(str(counts[arm] or "-") for arm in arms))
     console.print(table)
+    model = driver.make_model()
+    console.print(_parameters(model, schedule))
+    for remark in driver.remarks:
+        console.print(remark, markup=False)
     steps = driver.steps
     lengths = [driver.loop.steps_of(training, steps or 0) for training in trainings]
     each = f"{steps:,} steps each" if set(lengths) == {steps} else f"{sum(lengths):,} steps in all"
     each = each if steps else "as many steps each as trainer.max_epochs makes"
     console.print(f"{len(trainings)} trainings of {each}; columns count them by arm.")
-    model = driver.make_model()
     try:
         seconds = seconds_a_training(driver, model)
         why = "for this module and data"
@@ -60,6 +66,27 @@ def describe(driver: Driver, console: Console, folder: Path | None = None) -> No
         whole = seconds * sum(lengths) / (steps or 1) / workers
         console.print(f"Time: about {duration(whole)} on this machine{beside}, judging by {TIMED} timed passes.")
     console.print(f"Disk: about {disk_bytes(driver, model, arms) / 1e6:,.0f} MB.")
+
+
+def _parameters(model: LightningModule, schedule: Schedule) -> Table:
+    """Every parameter of the network: its kind, its shape and the rate at which it is pruned."""
+    rates = {name: pool.rate for pool in schedule.pools for name in pool.members}
+    layers = {layer.name: layer for layer in weight_layers(model)}
+    sources = {name for layer in layers.values() for name in layer.sources or ()}
+    outside = others(model)
+    table = Table(box=None, pad_edge=False)
+    for name in ("parameter", "kind", "shape", "weights", "rate"):
+        table.add_column(name, justify="right" if name in ("weights", "rate") else "left", no_wrap=name != "shape")
+    for name, parameter in model.named_parameters():
+        if name in layers:
+            kind = layers[name].kind
+        elif name in outside:
+            kind = "outside"
+        else:
+            kind = "makes a weight" if name in sources else "bias or norm"
+        rate = f"{rates[name]:g}" if name in rates else "-"
+        table.add_row(escape(name), kind, " x ".join(map(str, parameter.shape)) or "1", f"{parameter.numel():,}", rate)
+    return table
 
 
 def seconds_a_training(driver: Driver, model: LightningModule) -> float | None:

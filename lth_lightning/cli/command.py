@@ -35,11 +35,11 @@ from lth_lightning.models import Classifier
 from lth_lightning.place import place_of
 from lth_lightning.pruning.rewind import check_fits
 from lth_lightning.pruning.ticket import read_format
-from lth_lightning.results import Training, results_table, verdict
+from lth_lightning.results import Training, layers_table, results_table, verdict
 from lth_lightning.results.run_folder import TRAINED
 from lth_lightning.seeding import derive_seed, seed_all
 
-SESSION_OPTIONS = ("resume", "dry_run", "workers", "config", "sweep")
+SESSION_OPTIONS = ("resume", "dry_run", "layers", "workers", "config", "sweep")
 """Options of one call of the command: not part of the experiment, so not in config.yaml."""
 
 
@@ -131,6 +131,14 @@ class LTHCLI(LightningCLI):
             const=True,
             default=False,
             help="Say what a run would do, and train nothing. Also --dry-run.",
+        )
+        parser.add_argument(
+            "--layers",
+            type=bool,
+            nargs="?",
+            const=True,
+            default=False,
+            help="At the end, list the density of each layer at each level.",
         )
         for name in ("num_classes", "shape"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
@@ -242,6 +250,9 @@ class LTHCLI(LightningCLI):
                 resume.remember(loop.folder)
         if records:
             display.console.print(results_table(records, loop.retrain.trains_on))
+            if self._init["layers"] and loop.folder:
+                for table in layers_table(loop.folder, records):
+                    display.console.print(table)
             display.note(verdict(records, loop.retrain.trains_on))
             curves = "" if options["logger"] is False else f"Curves: tensorboard --logdir {loop.folder}   "
             display.note(f"{curves}Table: {loop.folder}/results.csv")

@@ -1,8 +1,19 @@
 """The run folder: layout, records and the results table."""
 
+from lth_lightning.results.layers import LayerCount, layer_counts, layers_table
 from lth_lightning.results.record import Record, read_records
 from lth_lightning.results.summary import verdict
 from lth_lightning.results.terminal import results_table
 from lth_lightning.results.training import TICKET, Training
 
-__all__ = ["TICKET", "Record", "Training", "read_records", "results_table", "verdict"]
+__all__ = [
+    "TICKET",
+    "LayerCount",
+    "Record",
+    "Training",
+    "layer_counts",
+    "layers_table",
+    "read_records",
+    "results_table",
+    "verdict",
+]

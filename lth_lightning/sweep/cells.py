@@ -23,6 +23,7 @@ NO_SETTINGS = (
     "c",
     "resume",
     "dry_run",
+    "layers",
     "workers",
     "logs",
     "experiment",

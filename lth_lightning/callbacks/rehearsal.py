@@ -1,0 +1,45 @@
+"""What a module logs in an evaluation, learned from one batch before a run: most names are known only by logging."""
+
+import re
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule
+
+from lth_lightning.callbacks.trainer import gives
+from lth_lightning.seeding import seed_all
+
+STEPS = {"val": "validation_step", "test": "test_step"}
+
+
+def logged_names(
+    model: LightningModule, datamodule: LightningDataModule | None, part: Literal["val", "test"]
+) -> set[str] | None:
+    """Names that the evaluation step of a throwaway `model` logs, and its epoch's end; None where it takes a Trainer.
+
+    Nothing is logged, and what goes wrong here is left to the run itself to tell.
+    """
+    names: set[str] = set()
+    module: Any = model
+    module.log = lambda name, *_, **__: names.add(name)  # `log_dict` calls it, too
+    source = datamodule or model
+    try:
+        seed_all(0)
+        if datamodule is None:
+            source.prepare_data()
+        source.setup("fit" if part == "val" else "test")
+        batch = next(iter(getattr(source, f"{part}_dataloader")()))
+        with torch.no_grad():
+            module.eval()
+            getattr(module, STEPS[part])(batch, 0)
+            if gives(model, end := f"on_{STEPS[part].removesuffix('_step')}_epoch_end"):
+                getattr(module, end)()
+    except Exception:
+        return None
+    return names
+
+
+def is_called(name: str, metric: str) -> bool:
+    """Whether what is logged as `name` may be `metric`, such as `val/loss_epoch` for `val_loss`."""
+    plain = re.sub(r"[^a-z0-9]+", "_", name.lower())
+    return re.fullmatch(rf"{metric}(_epoch|_step)?(_dataloader_idx_\d+)?", plain) is not None
