@@ -300,7 +300,7 @@ COMMANDS = {
     ),
     "ls": Command("finished", FINISHED, lambda run: ["ls", str(run.parents[1])], said, reads=True),
     "diff": Command(
-        "finished", FINISHED, lambda run: ["diff", str(run), str(run.parents[3] / "other")], said, reads=True
+        "finished", FINISHED, lambda run: ["diff", str(run), str(run.parents[2] / "other")], said, reads=True
     ),
     "test": Command(
         "finished",
