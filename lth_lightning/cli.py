@@ -36,7 +36,7 @@ from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier
 from lth_lightning.pruning import Criterion
 from lth_lightning.pruning.rewind import check_fits
-from lth_lightning.pruning.ticket import read_format
+from lth_lightning.pruning.ticket import check_finite, read_format
 from lth_lightning.results import Training, results_table, verdict
 from lth_lightning.results.run_folder import TRAINED
 
@@ -305,6 +305,7 @@ class LTHCLI(LightningCLI):
         if file.suffix != ".ckpt":  # a Lightning checkpoint is given to the module by Lightning
             weights = read_format(file, ("weights",))["weights"]
             check_fits(model, weights, str(file))
+            check_finite(weights, (), file)
             model.load_state_dict(weights)
             path = None
         leave_no_files(self.trainer)
