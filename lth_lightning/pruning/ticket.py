@@ -168,7 +168,7 @@ class Ticket:
         parents = folder.resolve().parents  # a relative path may have fewer
         rewind_point = parents[1] / "rewind.pt"
         point = read_format(rewind_point, ("weights", "step", "seed"))
-        check_seed(mask, point["seed"], folder / "mask.pt")
+        check_seed(point, mask.get("seed", point["seed"]), rewind_point)
         check_shapes(mask["mask"], point["weights"], rewind_point)
         check_finite(point["weights"], mask["mask"], rewind_point)
         config = parents[2] / "config.yaml"
