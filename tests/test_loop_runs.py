@@ -226,6 +226,8 @@ def test_files_load_into_plain_values(tmp_path: Path) -> None:
     assert {"format", "weights", "step", "seed", "replicate"} <= set(load(run / "replicate_0" / "rewind.pt"))
     assert all(part.dtype == torch.bool for part in load(level(run, 1) / "mask.pt")["mask"].values())
     result = json.loads((level(run, 1) / "result.json").read_text())
+    assert list(result)[-1] == "checksum"
+    del result["checksum"]
     assert list(result) == list(rows(run / "results.csv")[0])
     assert ", ".join(result) == (
         "replicate, arm, trial, level, status, weights, weights_remaining, density, steps, early_stop_step, "
