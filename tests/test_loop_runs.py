@@ -221,11 +221,14 @@ def test_files_load_into_plain_values(tmp_path: Path) -> None:
     go(tmp_path, {**LOOP, "save_early_stop": True, "rewind_step": 5})
     run = tmp_path / "run" / "version_0"
     trained = load(level(run, 1) / "trained.pt")
-    assert set(trained) == {"format", "weights", "early_stop_weights"}
-    assert set(load(level(run, 1) / "mask.pt")) == {"format", "mask", "level", "density", "replicate", "arm", "trial"}
-    assert {"format", "weights", "step", "seed"} <= set(load(run / "replicate_0" / "rewind.pt"))
+    identity = {"format", "replicate", "arm", "trial", "level", "seed"}
+    assert set(trained) == {*identity, "weights", "early_stop_weights"}
+    assert set(load(level(run, 1) / "mask.pt")) == {*identity, "mask", "density"}
+    assert {"format", "weights", "step", "seed", "replicate"} <= set(load(run / "replicate_0" / "rewind.pt"))
     assert all(part.dtype == torch.bool for part in load(level(run, 1) / "mask.pt")["mask"].values())
     result = json.loads((level(run, 1) / "result.json").read_text())
+    assert list(result)[-1] == "checksum"
+    del result["checksum"]
     assert list(result) == list(rows(run / "results.csv")[0])
     assert ", ".join(result) == (
         "replicate, arm, trial, level, status, weights, weights_remaining, density, steps, early_stop_step, "

@@ -86,6 +86,8 @@ class Maker:
             if is_main:
                 self.begin(training, start.mask)
             checkpoint = self.origins.checkpoint_at(start, training, trainer, model)
+        elif is_main and not (training.folder / MASK).exists():
+            self.origins.write_mask(training, start.mask)
         logger = None
         if is_main and self.logs:
             logger = trainers.logger_for(training.run, training.version, None if step is None else step + 1)
@@ -210,7 +212,7 @@ class Maker:
     def write(self, training: Training, record: Record, final: Weights, watch: FitWatch) -> None:
         """Keep what a finished training leaves behind: weights, the next level's mask, and last its result.json."""
         if self.loop.save_controls or self.origins.searches(training):
-            content: dict[str, Any] = {"format": FORMAT, "weights": final, **training.identity}
+            content: dict[str, Any] = {"format": FORMAT, "weights": final, **training.identity, "seed": self.seed}
             if self.loop.learning_rates:
                 content["learning_rates"] = self.loop.learning_rates
             if self.loop.save_early_stop and watch.early_stop_weights:

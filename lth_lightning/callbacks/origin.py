@@ -17,7 +17,7 @@ from lth_lightning.pruning import Mask, Schedule, Ticket, Weights, remaining, sn
 from lth_lightning.pruning.criteria.base import Loss
 from lth_lightning.pruning.frozen import frozen
 from lth_lightning.pruning.rewind import check_fits
-from lth_lightning.pruning.ticket import FORMAT, check_finite, check_mask, check_shapes, read_format
+from lth_lightning.pruning.ticket import FORMAT, check_finite, check_mask, check_seed, check_shapes, read_format
 from lth_lightning.results.run_folder import CHECKPOINT, MASK, REWIND, TRAINED, finished
 from lth_lightning.results.training import Training
 from lth_lightning.seeding import derive_seed, seed_all
@@ -113,6 +113,7 @@ class Origins:
     def _trained(self, training: Training) -> dict[str, Any]:
         path = training.folder / TRAINED
         content = read_format(path, ("weights",))
+        check_seed(content, self._seed, path)
         check_finite(content["weights"], self._prunable, path)
         return content
 
@@ -141,9 +142,9 @@ class Origins:
                 "and --resume makes the replicate anew."
             )
         point = read_format(path, ("weights", "step", "seed"))
-        for name, value in {"step": self._loop.rewind_step, "seed": self._seed}.items():
-            if point[name] != value:
-                raise UserError(f"{path} belongs to another run: its {name} is {point[name]}, and this run's {value}.")
+        check_seed(point, self._seed, path)
+        if point["step"] != (step := self._loop.rewind_step):
+            raise UserError(f"{path} belongs to another run: its step is {point['step']}, and this run's {step}.")
         check_finite(point["weights"], self._prunable, path)
         return point
 
@@ -195,7 +196,9 @@ class Origins:
 
     def _read_mask(self, training: Training) -> Mask:
         path = training.folder / MASK
-        mask: Mask = read_format(path, ("mask",))["mask"]
+        content = read_format(path, ("mask",))
+        check_seed(content, self._seed, path)
+        mask: Mask = content["mask"]
         left, due = self.remaining(mask), self.schedule.weights_remaining(training.level)
         if left != due:
             raise UserError(
@@ -226,7 +229,8 @@ class Origins:
     def write_mask(self, training: Training, mask: Mask) -> None:
         """Write the training's mask.pt."""
         density = self.density(mask)
-        write_pt(training.folder / MASK, {"format": FORMAT, "mask": mask, "density": density, **training.identity})
+        identity = {**training.identity, "seed": self._seed}
+        write_pt(training.folder / MASK, {"format": FORMAT, "mask": mask, "density": density, **identity})
 
     def remaining(self, mask: Mask) -> int:
         """Linear and Conv weights that survive, those outside all pools too."""

@@ -34,7 +34,7 @@ from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier
 from lth_lightning.place import place_of
 from lth_lightning.pruning.rewind import check_fits
-from lth_lightning.pruning.ticket import read_format
+from lth_lightning.pruning.ticket import check_finite, read_format
 from lth_lightning.results import Training, layers_table, results_table, verdict
 from lth_lightning.results.run_folder import TRAINED
 from lth_lightning.seeding import derive_seed, seed_all
@@ -318,6 +318,7 @@ class LTHCLI(LightningCLI):
         if file.suffix != ".ckpt":  # a Lightning checkpoint is given to the module by Lightning
             weights = read_format(file, ("weights",))["weights"]
             check_fits(model, weights, str(file))
+            check_finite(weights, (), file)
             self.trainer.callbacks.append(WeightsHolder(weights))
             path = None
         leave_no_files(self.trainer)

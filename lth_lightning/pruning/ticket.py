@@ -87,7 +87,9 @@ def check_finite(weights: Mapping[str, Any], pruned: Iterable[str], path: Path) 
         if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
             continue
         if bool(value.isnan().any()) or (name in names and bool(value.isinf().any())):
-            raise UserError(f"{path} holds weights of '{name}' that are NaN or infinite: nothing can start from them.")
+            raise UserError(
+                f"{path} holds weights of '{name}' that are NaN or infinite, with which nothing can be computed."
+            )
 
 
 @dataclass
@@ -166,6 +168,7 @@ class Ticket:
         parents = folder.resolve().parents  # a relative path may have fewer
         rewind_point = parents[1] / "rewind.pt"
         point = read_format(rewind_point, ("weights", "step", "seed"))
+        check_seed(point, mask.get("seed", point["seed"]), rewind_point)
         check_shapes(mask["mask"], point["weights"], rewind_point)
         check_finite(point["weights"], mask["mask"], rewind_point)
         config = parents[2] / "config.yaml"
@@ -179,6 +182,12 @@ class Ticket:
             experiment=parents[3].name,
             config=read_text(config) if config.exists() else "",
         )
+
+
+def check_seed(content: Mapping[str, Any], seed: int, path: Path) -> None:
+    """Raise UserError where a file is that of a run of another seed; one of an older version need not say."""
+    if content.get("seed", seed) != seed:
+        raise UserError(f"{path} belongs to another run: its seed is {content['seed']}, and this run's {seed}.")
 
 
 def check_shapes(mask: Mapping[str, torch.Tensor], weights: Mapping[str, Any], path: Path) -> None:

@@ -253,11 +253,14 @@ def _level(run: Run, replicate: int, level: int) -> Path:
 
 
 def _load(run: Run, path: Path, key: str, like: Arrays | None) -> Arrays | None:
-    from lth_lightning.pruning.ticket import read_format  # here, since torch takes seconds
+    from lth_lightning.pruning.ticket import check_seed, read_format  # here, since torch takes seconds
 
     wrong = "is missing"
     try:
-        tensors = read_format(path, (key,))[key]
+        content = read_format(path, (key,))
+        if isinstance(seed := run.setting("seed_everything"), int):
+            check_seed(content, seed, path)
+        tensors = content[key]
         arrays: Arrays = {name: _array(tensors[name]) for name in (like or tensors)}
         if all(arrays[name].shape == part.shape for name, part in (like or {}).items()):
             if all(part.dtype == bool or np.isfinite(part).all() for part in arrays.values()):

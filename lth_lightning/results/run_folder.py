@@ -72,7 +72,9 @@ def run_of(level: Path) -> Path:
     level = level.resolve()
     parents = level.parents
     is_level = level.name.startswith("level_") and len(parents) > 2 and parents[1].name.startswith("replicate_")
-    if not is_level or not (parents[2] / CONFIG).is_file():
+    if is_level and not (parents[2] / CONFIG).is_file():
+        raise UserError(f"{level} is no level of a run: {parents[2] / CONFIG} is missing, or no file.")
+    if not is_level:
         raise UserError(f"{level} is no level of a run: give a folder such as …/version_0/replicate_0/ticket/level_03.")
     return parents[2]
 
