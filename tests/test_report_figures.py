@@ -287,6 +287,10 @@ def test_lines_of_a_single_level_are_rows(tmp_path):
     assert data.get_xdata()[0] == pytest.approx(expected[1])
     assert spread[0].get_segments()[0][:, 0] == pytest.approx(expected[2:])
     assert "Each row" in picture.caption
+    for axes in picture.figure.axes:
+        ticks = [label.get_text() for label in axes.get_xticklabels()]
+        assert len(set(ticks)) == len(ticks) >= 3, "no two ticks are called alike"
+    assert not overlapping_ticks(picture.figure)
 
 
 def test_accuracies_far_below_all_others_are_cut_off_and_named(tmp_path):

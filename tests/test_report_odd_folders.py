@@ -11,7 +11,7 @@ from report_runs import write_run
 
 from lth_lightning.report.command import main
 from lth_lightning.report.curves import add_curves
-from lth_lightning.report.folders import find, sweep_of
+from lth_lightning.report.folders import find, names, sweep_of
 from lth_lightning.report.runs import read
 from lth_lightning.results.record import Record
 from lth_lightning.results.run_folder import METRICS, RESULT, SWEEP, TABLE, owned
@@ -43,22 +43,33 @@ def test_a_run_that_is_named_twice_is_one(run: Path) -> None:
     assert find([run, run.parent, link]) == [run]
 
 
+def test_versions_of_one_experiment_are_named_alike_and_an_only_one_is_left_out() -> None:
+    def called(*paths: str) -> list[str]:
+        return names([Path("/logs", path) for path in paths])
+
+    three = called("multi/version_0", "multi/version_1", "one/version_0")
+    assert three == ["multi/version_0", "multi/version_1", "one"]
+    assert called("multi/version_0", "multi/version_1") == ["multi/version_0", "multi/version_1"]
+    assert called("one/version_0", "two/version_0") == ["one", "two"]
+    assert called("one/version_0", "one") == ["one/version_0", "one"]
+
+
 def test_brackets_and_dollars_in_names_are_shown_as_they_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = ["[red]a$_b$", "[/b] \\frac$x$"]
-    for name in names:
+    called = ["[red]a$_b$", "[/b] \\frac$x$"]
+    for name in called:
         write_run(tmp_path / name, replicates=1, levels=range(3), controls={"random_reinit": [1]})
     out = tmp_path / "[/] out"
-    paths = [str(tmp_path / name) for name in names]
+    paths = [str(tmp_path / name) for name in called]
     assert main(["report", *paths, "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert f"{names[0]}: One replicate" in said
+    assert f"{called[0]}: One replicate" in said
     assert str(out / "report.html") in said
     assert main(["diff", *paths]) == 0
     said = capsys.readouterr().out
-    assert all(said.count(name) >= 3 for name in names), "as the run, in its path, and above its column"
-    assert names[0] in (out / "early_stop.svg").read_text()
+    assert all(said.count(name) >= 3 for name in called), "as the run, in its path, and above its column"
+    assert called[0] in (out / "early_stop.svg").read_text()
 
 
 def test_names_in_any_script_are_drawn_without_warnings(tmp_path: Path) -> None:

@@ -132,9 +132,8 @@ def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> N
 
 
 def few_ticks(axis: Axis) -> None:
-    """So few ticks, so briefly written, that they do not run into one another."""
+    """So few ticks that long ones, such as -0.0025, do not run into one another."""
     axis.set_major_locator(MaxNLocator(4))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}".replace("-", "\N{MINUS SIGN}")))
 
 
 def short(number: float) -> str:

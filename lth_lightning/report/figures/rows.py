@@ -38,7 +38,7 @@ def draw(lines: Sequence[Line], panels: Sequence[Panel]) -> tuple[Figure, list[s
                 continue
             row = spread.iloc[0]
             bars = np.maximum([[row["mean"] - row.low], [row.high - row["mean"]]], 0) if row.trials > 1 else None
-            axes.errorbar([row["mean"]], [place], xerr=bars, **line.look, markersize=5)
+            axes.errorbar([row["mean"]], [place], xerr=bars, **line.look, markersize=5, capthick=0.9)
         axes.set_yticks(places, [""] * len(places))
         axes.set_ylim(places[-1] - ROW, 0)
         axes.set_xlabel(panel.label)
