@@ -24,7 +24,7 @@ import lth_lightning.data
 import lth_lightning.models
 import lth_lightning.pruning  # noqa: F401  importing these gives their classes short names in YAML
 from lth_lightning import arguments, machine, resume, sweep
-from lth_lightning.callbacks import Control, PruningLoop, Retraining
+from lth_lightning.callbacks import Control, PruningLoop, Retraining, loggers
 from lth_lightning.callbacks.crew import WorkerDiedError
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
@@ -188,9 +188,13 @@ class LTHCLI(LightningCLI):
     def _instantiate_all(self) -> Namespace:
         try:
             return self.parser.instantiate_classes(self.config)
-        except ValueError as error:
+        except (ValueError, ModuleNotFoundError) as error:
             # What a class's own `__init__` raised says more than the parser's list of types that did not fit.
-            raise _own_error(error) from None
+            own = _own_error(error)
+            if isinstance(own, ModuleNotFoundError) and _is_of_lightning(own):
+                # Such as a logger's, which names the package.
+                own = UserError(f"A package is missing. {own}")
+            raise own from None
 
     def _make_trainer(self, training: Training | None = None) -> pl.Trainer:
         options = self._instantiate()["trainer"]
@@ -208,6 +212,7 @@ class LTHCLI(LightningCLI):
         options = self._init["trainer"]
         if options["max_steps"] == -1 and options["max_epochs"] is None:
             raise UserError("A training needs an end: set --trainer.max_steps or --trainer.max_epochs.")
+        loggers.refuse_one_run(self.config[self.subcommand]["trainer"]["logger"])
         display = Display(has_bars=not (options["enable_progress_bar"] or options["enable_model_summary"]))
         loop: PruningLoop = self._init["pruning"]
         seed: int = self._init["seed_everything"]
@@ -357,6 +362,11 @@ def _own_error(error: BaseException) -> BaseException:
             return behind
         behind = behind.__cause__ or behind.__context__
     return error
+
+
+def _is_of_lightning(error: BaseException) -> bool:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("pytorch_lightning.")
 
 
 def _complain(message: str) -> int:

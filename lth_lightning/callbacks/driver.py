@@ -75,8 +75,9 @@ class Driver:
             torch.set_num_threads(threads)
 
     def _claimed(self, experiment: str, logs: Path, folder: Path | None, config: str) -> list[Record]:
-        with meet(self.make_trainer(Training(0, "ticket", 0, 0, Path())), self.display) as peers:
-            self.prepare()
+        trainer = self._probe()
+        with meet(trainer, self.display) as peers:
+            self.prepare(trainer=trainer)
 
             def choose() -> Path:
                 return folder or run_folder.claim(experiment, logs)
@@ -90,10 +91,14 @@ class Driver:
                 gc.unfreeze()
                 self.display.stop()
 
-    def prepare(self, fetch: bool = True) -> Schedule:
+    def _probe(self) -> Trainer:
+        """A Trainer that is looked at only."""
+        return self.make_trainer(Training(0, "ticket", 0, 0, Path()))
+
+    def prepare(self, fetch: bool = True, trainer: Trainer | None = None) -> Schedule:
         """The schedule; raises UserError for whatever is wrong with model, data, ticket or Trainer settings.
 
-        `fetch` says that the data may be downloaded, and must be there.
+        `fetch` says that the data may be downloaded, and must be there; `trainer` has been made already.
         """
         model = fresh_model(self.make_model, self.seed, 0)
         if self.ticket:
@@ -121,7 +126,7 @@ class Driver:
         scores = [self.loop.score, *(control.score for control in self.loop.controls if control.score)]
         if fetch and trainers.is_rank_zero() and (number := max(score.samples for score in scores)):
             self._samples(number, torch.Generator())  # not only once level 0 is trained
-        trainer = self.make_trainer(Training(0, "ticket", 0, 0, Path()))
+        trainer = trainer or self._probe()
         trainers.refuse_unfit(trainer)
         if self.workers > 1:
             trainers.refuse_workers(trainer)

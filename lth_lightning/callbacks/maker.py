@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 
+from lth_lightning.callbacks import loggers
 from lth_lightning.callbacks import trainer as trainers
 from lth_lightning.callbacks.board import add_hyperparameters
 from lth_lightning.callbacks.display import Display
@@ -82,10 +83,10 @@ class Maker:
             if is_main:
                 self.begin(training, start.mask)
             checkpoint = self.origins.checkpoint_at(start, training, trainer, model)
-        logger = None
+        logger, step = None, read_pt(checkpoint)["global_step"] if resume and self.logs else None
         if is_main and self.logs:
-            purge = read_pt(checkpoint)["global_step"] + 1 if resume else None
-            logger = trainers.logger_for(training.run, training.version, purge)
+            logger = loggers.logger_for(training.run, training.version, None if step is None else step + 1)
+        named = loggers.runs_of(loggers.own(trainer), training, self.origins.density(start.mask), step)
         if long_steps is None:
             trainer.callbacks.append(GradientMasks(self.loop))  # type: ignore[attr-defined]
         trainers.adopt(
@@ -100,7 +101,7 @@ class Maker:
         display.begin(str(training), self.origins.density(start.mask), steps)
         watch = self.loop.begin(training, start, mask, self.seed, display, long_steps is not None)
         use_checkpoint = resume or start.step > 0
-        with clean_interrupts(trainer), trainers.without_driver_checks():
+        with clean_interrupts(trainer), trainers.without_driver_checks(), named:
             with self._ordered(training, trainer, model, long_steps):
                 if steps != 0:
                     trainer.fit(
