@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from lth_lightning.errors import UserError
-from lth_lightning.results.run_folder import CONFIG
+from lth_lightning.results.run_folder import CONFIG, is_from_python
 
 EXTENDABLE = (
     "pruning.levels",
@@ -82,4 +82,6 @@ def advice(folder: Path | None = None) -> str:
     folder = folder or (_begun[-1] if _begun else None)
     if folder is None:
         return "Nothing was begun."
-    return f"What is finished is kept; go on with: lth fit --resume {os.path.relpath(folder)}"
+    path = os.path.relpath(folder)
+    command = f"PruningLoop.run(…, folder='{path}')" if is_from_python(folder) else f"lth fit --resume {path}"
+    return f"What is finished is kept; go on with: {command}"

@@ -29,7 +29,7 @@ from lth_lightning.models import Classifier, Supermask
 from lth_lightning.pruning import Schedule, Ticket
 from lth_lightning.results import run_folder, session
 from lth_lightning.results.record import Record, read_records, write_table
-from lth_lightning.results.run_folder import CHECKPOINT, CONFIG
+from lth_lightning.results.run_folder import CHECKPOINT, CONFIG, FROM_PYTHON
 from lth_lightning.results.training import Training
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Driver:
             self.prepare(trainer=trainer)
 
             def choose() -> Path:
-                return folder or run_folder.claim(experiment, logs)
+                return run_folder.check_run(folder) if folder else run_folder.claim(experiment, logs)
 
             self.folder = self.loop.folder = peers.agree(choose) if peers else choose()
             gc.freeze()  # what is imported by now stays: the collection before each training need not go through it
@@ -205,7 +205,8 @@ class Driver:
             pending.sort(key=side_by_side)
         self._agenda = Agenda(pending, self._records.values())
         if is_main:
-            write_text(self.folder / CONFIG, config)
+            if config != FROM_PYTHON or not (self.folder / CONFIG).is_file():  # a run of the command keeps its own
+                write_text(self.folder / CONFIG, config)
             threads = self.threads if self.workers > 1 else torch.get_num_threads()
             begun = session.describe(self.device, threads, max(1, workers)) if len(self._agenda) else None
             session.write(self.folder, trainings, begun, self.loop.retrain.trains_on)

@@ -8,6 +8,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 from lth_lightning.callbacks.start import Start
 from lth_lightning.callbacks.trainer import is_rank_zero
+from lth_lightning.errors import UserError
 from lth_lightning.files import write_pt
 from lth_lightning.pruning import Mask, Schedule, Ticket, Weights, remaining, snapshot
 from lth_lightning.pruning.criteria.base import Samples
@@ -106,7 +107,12 @@ class Origins:
         """rewind.pt; for k = 0 it is written before the first training, for k > 0 at step k of level 0."""
         path = training.replicate_folder / REWIND
         if path.exists():
-            return read_format(path, ("weights", "step", "seed"))
+            known = read_format(path, ("weights", "step", "seed"))
+            if known["seed"] != self._seed:
+                raise UserError(
+                    f"{path} is of seed {known['seed']}, and this run has {self._seed}: go on with its own."
+                )
+            return known
         point = {"format": FORMAT, "weights": self._first_weights(model), "step": 0, "seed": self._seed}
         if self._loop.rewind_step == 0 and is_rank_zero():
             write_pt(path, point)
