@@ -143,19 +143,34 @@ def read_sweep(folder: Path) -> dict[str, Any]:
 def _own_config(command: str, words: Sequence[str]) -> Path | None:
     """The config.yaml of the run that the words go on with (--resume) or look into (--ckpt_path, a level)."""
     if command == "fit" and (folder := value_of("--resume", words)):
-        return _checked(run_folder.check_run(_first_run(Path(folder))))
+        run = run_folder.check_run(_first_run(Path(folder)))
+        if run_folder.is_from_python(run):
+            raise UserError(
+                f"{run} was started from Python: go on with it there, by PruningLoop.run(…, folder='{run}') with the "
+                "same options, model and data."
+            )
+        return _checked(run)
     if command in ("validate", "test") and (path := value_of("--ckpt_path", words)):
         if not Path(path).exists():
             raise UserError(f"{path} does not exist: give a level's folder of a run, or a checkpoint file.")
         if Path(path).is_dir():
-            return _checked(run_folder.run_of(Path(path)))
+            return _config_of(run_folder.run_of(Path(path)), words)
         # A file of a level, such as its last.ckpt; any other checkpoint needs a --config.
         try:
             run = run_folder.run_of(Path(path).parent)
         except UserError:
             return None
-        return _checked(run)
+        return None if run_folder.is_from_python(run) else _checked(run)
     return None
+
+
+def _config_of(run: Path, words: Sequence[str]) -> Path | None:
+    """The run's config.yaml; None where it was started from Python, and the words name a model or a config."""
+    if not run_folder.is_from_python(run):
+        return _checked(run)
+    if any(word in ("--config", "-c") or word.startswith("--model") for word in words):
+        return None
+    raise UserError(f"{run} was started from Python: name its model and data by --config, or by --model and --data.")
 
 
 def _checked(run: Path) -> Path:
@@ -165,7 +180,6 @@ def _checked(run: Path) -> Path:
         content = yaml.safe_load(session.read_config(run))
     except (yaml.YAMLError, RecursionError, ValueError):
         content = ""
-    # A run that was started from Python has a comment alone.
-    if not isinstance(content, dict) and not (content is None and path.stat().st_size):
+    if not isinstance(content, dict):
         raise UserError(f"{path} is damaged: how the run was made is not known. Put it back as it was.")
     return path

@@ -9,7 +9,7 @@ import yaml
 
 from lth_lightning.errors import UserError
 from lth_lightning.results import session
-from lth_lightning.results.run_folder import CONFIG
+from lth_lightning.results.run_folder import CONFIG, is_from_python
 
 EXTENDABLE = (
     "pruning.levels",
@@ -93,5 +93,7 @@ def advice(folder: Path | None = None) -> str:
     if folder is None:
         return "Nothing was begun."
     path = os.path.relpath(folder)
+    if is_from_python(folder):
+        return f"What is finished is kept; go on with: PruningLoop.run(…, folder={path!r})"
     word = shlex.quote(f"./{path}" if path.startswith("-") else path)
     return f"What is finished is kept; go on with: lth fit --resume {word}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 
 from lth_lightning.callbacks import checks
 from lth_lightning.callbacks import trainer as trainers
@@ -31,7 +31,7 @@ from lth_lightning.pruning import Schedule, Ticket
 from lth_lightning.results import run_folder, session
 from lth_lightning.results.layers import told_of_vanished
 from lth_lightning.results.record import Record, read_records, write_table
-from lth_lightning.results.run_folder import CHECKPOINT
+from lth_lightning.results.run_folder import CHECKPOINT, CONFIG, FROM_PYTHON
 from lth_lightning.results.training import TICKET, Training
 
 if TYPE_CHECKING:
@@ -79,11 +79,12 @@ class Driver:
             torch.set_num_threads(threads)
 
     def _claimed(self, experiment: str, logs: Path, folder: Path | None, config: str) -> list[Record]:
-        with meet(self.make_trainer(Training(0, "ticket", 0, 0, Path())), self.display) as peers:
-            self.prepare()
+        trainer = self._probe()
+        with meet(trainer, self.display) as peers:
+            self.prepare(trainer=trainer)
 
             def choose() -> Path:
-                return folder or run_folder.claim(experiment, logs)
+                return run_folder.check_run(folder) if folder else run_folder.claim(experiment, logs)
 
             self.folder = self.loop.folder = peers.agree(choose) if peers else choose()
             gc.freeze()  # what is imported by now stays: the collection before each training need not go through it
@@ -94,10 +95,14 @@ class Driver:
                 gc.unfreeze()
                 self.display.stop()
 
-    def prepare(self, fetch: bool = True) -> Schedule:
+    def _probe(self) -> Trainer:
+        """A Trainer that is looked at only."""
+        return self.make_trainer(Training(0, TICKET, 0, 0, Path()))
+
+    def prepare(self, fetch: bool = True, trainer: Trainer | None = None) -> Schedule:
         """The schedule; raises UserError for whatever is wrong with model, data, ticket or Trainer settings.
 
-        `fetch` says that the data may be downloaded, and must be there.
+        `fetch` says that the data may be downloaded, and must be there; `trainer` has been made already.
         """
         loop, data = self.loop, self.datamodule
         model = fresh_model(self.make_model, self.seed, 0)
@@ -121,7 +126,7 @@ class Driver:
         if fetch and trainers.is_rank_zero():
             samples = partial(self._samples, lambda: fresh_model(self.make_model, self.seed, 0))
             checks.try_criteria(loop, model, self.schedule, self.ticket, samples)
-        trainer = self.make_trainer(Training(0, "ticket", 0, 0, Path()))
+        trainer = trainer or self._probe()
         trainers.refuse_unfit(trainer, model, self.loop.rewind_step)
         if self.workers > 1:
             trainers.refuse_workers(trainer)
@@ -174,9 +179,11 @@ class Driver:
             pending.sort(key=side_by_side)
         self._agenda = Agenda(pending, self._records.values())
         if is_main:
+            # A run of the command keeps its own.
+            kept = None if config == FROM_PYTHON and (self.folder / CONFIG).is_file() else config
             threads = self.threads if self.workers > 1 else torch.get_num_threads()
             begun = session.describe(self.device, threads, max(1, workers)) if len(self._agenda) else None
-            session.write(self.folder, trainings, begun, config, self.loop.retrain.trains_on)
+            session.write(self.folder, trainings, begun, kept, self.loop.retrain.trains_on)
         if self.loop.together:
             self._make_together()
         elif workers > 1:

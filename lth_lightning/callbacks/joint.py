@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lth_lightning.callbacks import loggers
 from lth_lightning.callbacks import trainer as trainers
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.fit_watch import FitWatch
@@ -69,7 +70,7 @@ class JointMaker:
             why = f"trainer.{flag} needs a step a batch"
         elif flag := trainers.evaluates_a_part(trainer):
             why = f"it evaluates whole parts of the data set, whatever trainer.{flag} says"
-        elif trainers.own_loggers(trainer):
+        elif loggers.own(trainer):
             why = "a logger would get nothing: it logs to the run's TensorBoard alone"
         elif trainer.world_size > 1:
             why = "it takes one device"
@@ -162,7 +163,7 @@ class JointWatch(Callback):
         self._names = ("train_loss", "val_loss", "val_acc", *(TEST_COLUMNS if test_curve else ()))
         self._watches = [FitWatch() for _ in trainings]
         self._files = [MetricsFile(training.folder / METRICS, test_curve) for training in trainings]
-        self._loggers = [trainers.logger_for(t.run, t.version, None) for t in trainings] if maker.logs else []
+        self._loggers = [loggers.logger_for(t.run, t.version, None) for t in trainings] if maker.logs else []
         self._best: dict[str, Tensor] = {}
         self._ended: dict[int, Weights] = {}
         self._losses = torch.zeros(0)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 
+from lth_lightning.callbacks import loggers
 from lth_lightning.callbacks import trainer as trainers
 from lth_lightning.callbacks.board import add_hyperparameters
 from lth_lightning.callbacks.display import Display
@@ -89,8 +90,9 @@ class Maker:
         elif is_main and not (training.folder / MASK).exists():
             self.origins.write_mask(training, start.mask)
         logger = None
-        if is_main and self.logs:
-            logger = trainers.logger_for(training.run, training.version, None if step is None else step + 1)
+        if self.logs:  # of other ranks it writes nothing, but a module may ask for it
+            logger = loggers.logger_for(training.run, training.version, None if step is None else step + 1)
+        named = loggers.runs_of(loggers.own(trainer), training, self.origins.density(start.mask), step)
         if long_steps is None:
             trainer.callbacks.append(GradientMasks(self.loop))  # type: ignore[attr-defined]
         trainers.adopt(
@@ -108,6 +110,7 @@ class Maker:
         with (
             clean_interrupts(trainer),
             trainers.without_driver_checks(),
+            named,
             seeded_hooks(self.seed, self.datamodule, model),
         ):
             with self._ordered(training, trainer, model, long_steps):

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from lightning_fabric.utilities.data import sized_len
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.loggers.logger import DummyLogger, Logger
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch import Tensor
 
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.fit_watch import FitWatch
+from lth_lightning.callbacks.loggers import MutedLogger
 from lth_lightning.callbacks.metrics import forget, numbers, unknown_line
 from lth_lightning.callbacks.trainer import gives
 from lth_lightning.errors import UserError
@@ -157,30 +157,6 @@ def load_built(model: LightningModule, weights: Weights) -> None:
             f"Lightning does before each fit, validation and test ({error}): let it make them the first time alone."
         ) from None
     model.load_state_dict(weights)
-
-
-class MutedLogger(DummyLogger):
-    """Stands for a logger where what is logged is no point of a curve: takes everything, writes nothing."""
-
-    def __init__(self, logger: Logger) -> None:
-        super().__init__()
-        self._logger = logger
-
-    @property
-    def name(self) -> str:
-        return str(self._logger.name)
-
-    @property
-    def version(self) -> Any:
-        return self._logger.version
-
-    @property
-    def save_dir(self) -> str | None:
-        return self._logger.save_dir
-
-    @property
-    def log_dir(self) -> str | None:
-        return getattr(self._logger, "log_dir", None) or self.save_dir
 
 
 def _unfit(loader: Any) -> str | None:

@@ -31,7 +31,7 @@ from lth_lightning.pruning.schedule import PAPER_RATES
 from lth_lightning.pruning.ticket import FORMAT
 from lth_lightning.results.curve import TEST_COLUMNS, MetricsFile
 from lth_lightning.results.record import Record
-from lth_lightning.results.run_folder import CHECKPOINT, METRICS, REWIND
+from lth_lightning.results.run_folder import CHECKPOINT, FROM_PYTHON, METRICS, REWIND
 from lth_lightning.results.training import Training
 from lth_lightning.seeding import seed_all
 
@@ -158,7 +158,7 @@ class PruningLoop(Callback):
         experiment: str = "run",
         logs: str | Path = "lightning_logs",
         folder: str | Path | None = None,
-        config: str = "# started from Python, so there is no config\n",
+        config: str = FROM_PYTHON,
         display: Display | None = None,
         workers: int = 1,
         threads: int = 1,
@@ -166,14 +166,21 @@ class PruningLoop(Callback):
         """Make every training of the run that is not finished, and return the table's rows.
 
         Args:
-            make_trainer: a fresh Trainer for a training (its replicate, arm, trial, level and folder).
+            make_trainer: a fresh Trainer for a training, which carries `replicate`, `arm` (`ticket`, or a control's
+                name such as `random_reinit`), `trial`, `level`, `run`, the run's folder, and `folder`, its own; its
+                `label` is arm and trial in one, and as text it reads `replicate 0 random_reinit_0 level 3`. It is
+                asked once more before the run has a folder, for a Trainer that is looked at only. In loggers given to
+                the Trainer each training is a run of its own; what else depends on the training, such as tags, is set
+                here: `lambda training: Trainer(max_steps=500, logger=WandbLogger(tags=[training.arm]))`.
             make_model: a fresh, freshly initialized module.
             datamodule: used for all trainings; None where the module has its own loaders.
             seed: what all draws of the run come from.
             experiment: the run's folder is `logs/<experiment>/version_N`.
             logs: where runs are kept.
-            folder: a run to go on with, instead of a new one.
-            config: what to save as config.yaml.
+            folder: a run to go on with, instead of a new one: one that was started from Python, with the same options,
+                or with more levels, replicates or controls. `lth report`, `ls` and `diff` read such a run; `lth test`
+                needs a config, or --model and --data, and `lth fit --resume` refuses it.
+            config: what to save as config.yaml; a run that goes on keeps its own where none is given.
             display: where progress is shown.
             workers: trainings made side by side on the CPU, each in a forked process: what `make_trainer` and
                 `make_model` change in this process's memory meanwhile is not seen here. Linux only.

@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,11 +21,11 @@ from pytorch_lightning.callbacks import (
     Timer,
     WeightAveraging,
 )
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from pytorch_lightning.loggers.logger import DummyLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from pytorch_lightning.utilities import rank_zero_only
 
+from lth_lightning.callbacks import loggers
 from lth_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
 from lth_lightning.errors import UserError
 
@@ -132,15 +131,10 @@ def wants_ordinary_batches(trainer: Trainer) -> str | None:
     return None
 
 
-def own_loggers(trainer: Trainer) -> bool:
-    """Whether the user has given loggers, besides the TensorBoard of the run."""
-    return any(not _default_logger(logger, trainer) for logger in trainer.loggers)
-
-
 def numbers_files(trainer: Trainer) -> bool:
     """Whether something of the user's names its files by those that are there: two processes would take one name."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return own_loggers(trainer) or any(isinstance(c, ModelCheckpoint) and not _default(c) for c in callbacks)
+    return bool(loggers.own(trainer)) or any(isinstance(c, ModelCheckpoint) and not _default(c) for c in callbacks)
 
 
 def evaluates_a_part(trainer: Trainer) -> str | None:
@@ -204,7 +198,7 @@ def adopt(
     dropped = () if keep_display else (ProgressBar, ModelSummary)
     kept = [c for c in theirs if not isinstance(c, dropped) and not _default(c)]
     trainer.callbacks = [*kept, loop]  # type: ignore[attr-defined]
-    trainer.loggers = [g for g in trainer.loggers if not _default_logger(g, trainer)] + ([logger] if logger else [])
+    trainer.loggers = loggers.own(trainer) + ([logger] if logger else [])
     trainer.num_sanity_val_steps = 0
     trainer.check_val_every_n_epoch = None
     if long_steps is None:
@@ -224,7 +218,9 @@ def adopt(
 def leave_no_files(trainer: Trainer) -> None:
     """Set `trainer` up for an evaluation that reads a checkpoint and writes nothing where the command is typed."""
     # A module may ask for its logger: one that keeps nothing.
-    trainer.loggers = [DummyLogger() if _default_logger(logger, trainer) else logger for logger in trainer.loggers]
+    trainer.loggers = [
+        logger if logger in loggers.own(trainer) else loggers.MutedLogger(logger) for logger in trainer.loggers
+    ]
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = AtomicCheckpointIO(for_weights=True)
 
@@ -255,26 +251,8 @@ def _default(callback: Callback) -> bool:
     return not named and callback.save_top_k == 1 and callback.save_last is None
 
 
-def _default_logger(logger: object, trainer: Trainer) -> bool:
-    own = isinstance(logger, (TensorBoardLogger, CSVLogger))
-    return own and logger.save_dir == trainer.default_root_dir and logger.name == "lightning_logs"  # type: ignore[attr-defined]
-
-
 def gives(source: LightningDataModule | LightningModule, name: str) -> bool:
     """Whether `source` defines the hook `name`, such as `test_dataloader`, itself."""
     base = LightningDataModule if isinstance(source, LightningDataModule) else LightningModule
     # An object may have a hook that its class has not: `LightningDataModule.from_datasets` makes such ones.
     return name in vars(source) or getattr(type(source), name, None) is not getattr(base, name, None)
-
-
-def logger_for(run: Path, version: str, purge_step: int | None) -> TensorBoardLogger:
-    """A TensorBoard run of its own in the training's folder; events from `purge_step` on are withdrawn."""
-    return TensorBoardLogger(
-        save_dir=run,
-        name="",
-        version=version,
-        default_hp_metric=False,
-        purge_step=purge_step,
-        flush_secs=10,
-        max_queue=50,
-    )

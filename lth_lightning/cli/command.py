@@ -18,7 +18,7 @@ import lth_lightning.data
 import lth_lightning.models
 import lth_lightning.pruning  # noqa: F401  importing these gives their classes short names in YAML
 from lth_lightning import arguments, interrupt, machine, resume, sweep
-from lth_lightning.callbacks import PruningLoop
+from lth_lightning.callbacks import PruningLoop, loggers
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.estimate import describe
@@ -194,7 +194,7 @@ class LTHCLI(LightningCLI):
     def _instantiate_all(self) -> Namespace:
         try:
             return self.parser.instantiate(self.config)
-        except ValueError as error:
+        except (ValueError, ModuleNotFoundError) as error:
             # What a class's own `__init__` raised says more than the parser's list of types that did not fit.
             raise own_error(error) from None
 
@@ -214,6 +214,7 @@ class LTHCLI(LightningCLI):
         options = self._init["trainer"]
         if options["max_steps"] == -1 and options["max_epochs"] is None:
             raise UserError("A training needs an end: set --trainer.max_steps or --trainer.max_epochs.")
+        loggers.refuse_one_run(self.config[self.subcommand]["trainer"]["logger"])
         display = Display(has_bars=not (options["enable_progress_bar"] or options["enable_model_summary"]))
         loop: PruningLoop = self._init["pruning"]
         seed: int = self._init["seed_everything"]

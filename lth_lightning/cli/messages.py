@@ -18,10 +18,18 @@ def own_error(error: BaseException) -> BaseException:
     behind: BaseException | None = error
     while behind is not None:
         frames = list(traceback.walk_tb(behind.__traceback__))
+        if isinstance(behind, ModuleNotFoundError) and _is_of_lightning(behind):
+            # Such as a logger's, which names the package.
+            return UserError(f"A package is missing. {behind}")
         if isinstance(behind, UserError) or (frames and "jsonargparse" not in frames[-1][0].f_code.co_filename):
             return behind
         behind = behind.__cause__ or behind.__context__
     return error
+
+
+def _is_of_lightning(error: BaseException) -> bool:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("pytorch_lightning.")
 
 
 def plain(message: str) -> str:

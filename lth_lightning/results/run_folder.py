@@ -13,6 +13,8 @@ from lth_lightning.place import place_of
 from lth_lightning.results.training import Training
 
 CONFIG = "config.yaml"
+FROM_PYTHON = "# started from Python, so there is no config\n"
+"""The config.yaml of such a run."""
 RESULT = "result.json"
 MASK = "mask.pt"
 TRAINED = "trained.pt"
@@ -65,6 +67,14 @@ def check_run(folder: Path) -> Path:
             f"{folder} is no run: it has no {CONFIG}. Give a folder such as lightning_logs/lenet/version_0."
         )
     return folder
+
+
+def is_from_python(run: Path) -> bool:
+    """Whether the run was started from Python, so that no config tells of its model, data and options."""
+    try:
+        return (run / CONFIG).read_text(errors="replace") == FROM_PYTHON
+    except OSError:
+        return False
 
 
 def run_of(level: Path) -> Path:

@@ -1,0 +1,156 @@
+"""Loggers of the user's own: every training is a run of its own in them, named by what it is."""
+
+import csv
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import yaml
+from loop_helpers import StopAt, StoppedError, WithLoaders
+from pytorch_lightning.loggers import CSVLogger
+
+from lth_lightning.callbacks import PruningLoop
+from lth_lightning.cli import main
+
+TRAININGS = ("ticket/level_00", "ticket/level_01", "random_reinit_0/level_01")
+WORDS = ("fit", "--config=quickstart", "--trainer.max_steps=20", "--pruning.levels=1", "--pruning.evaluate_every=10")
+CONTROL = ("--replicates=1", "--experiment=mine")
+
+
+def fit(folder: Path, logger: str, *words: str) -> int:
+    return main([*WORDS, *CONTROL, f"--logs={folder / 'logs'}", f"--trainer.logger={logger}", *words])
+
+
+def run_python(folder: Path, logger: Any, callbacks: Any = (), run: Path | None = None) -> Path:
+    """Ordinary modules, with one logger object or a maker of them."""
+    loop = PruningLoop(levels=1, rates={"conv": 0.2, "linear": 0.2}, evaluate_every=6, checkpoint_every=6)
+    loop.run(
+        lambda training: pl.Trainer(
+            accelerator="cpu", max_steps=24, logger=logger, callbacks=list(callbacks), log_every_n_steps=1
+        ),
+        WithLoaders,
+        logs=folder / "logs",
+        folder=run,
+    )
+    assert loop.folder is not None
+    return loop.folder
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_training_has_a_csv_of_its_own_named_by_run_arm_and_level(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    assert fit(tmp_path, "CSVLogger", f"--trainer.logger.save_dir={theirs}") == 0
+    top = theirs / "lightning_logs/mine/version_0/replicate_0"
+    assert {path.parent.relative_to(top).as_posix() for path in theirs.rglob("metrics.csv")} == set(TRAININGS)
+    for name in TRAININGS:
+        values = yaml.safe_load((top / name / "hparams.yaml").read_text())
+        assert (values["run"], values["arm"] in name, values["level"]) == ("mine/version_0", True, int(name[-1]))
+        assert values["trainer"]["max_steps"] == 20
+        assert [row["step"] for row in table(top / name / "metrics.csv") if row["val_loss"]] == ["10", "20"]
+
+
+def test_one_object_serves_all_trainings_and_is_as_it_was_afterwards(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path / "theirs", name="n")
+    before = dict(vars(logger))
+    run_python(tmp_path, logger)
+    assert vars(logger) == before
+    found = sorted(path.parent for path in (tmp_path / "theirs").rglob("metrics.csv"))
+    assert [path.name for path in found] == ["level_00", "level_01"]
+
+
+def test_a_version_of_the_users_stays_and_a_second_training_overwrites_nothing(tmp_path: Path) -> None:
+    run_python(tmp_path, CSVLogger(tmp_path / "theirs", name="n", version="v"))
+    found = sorted(path.relative_to(tmp_path / "theirs/n") for path in (tmp_path / "theirs").rglob("metrics.csv"))
+    assert found == [Path("v/metrics.csv"), Path("v/run/version_0/replicate_0/ticket/level_01/metrics.csv")]
+
+
+def test_a_resumed_training_goes_on_in_its_own_file(tmp_path: Path) -> None:
+    whole = run_python(tmp_path / "whole", CSVLogger(tmp_path / "whole/theirs", flush_logs_every_n_steps=1))
+    theirs = CSVLogger(tmp_path / "part/theirs", flush_logs_every_n_steps=1)
+    with pytest.raises(StoppedError):
+        run_python(tmp_path / "part", theirs, [StopAt(20)])
+    run = tmp_path / "part/logs/run/version_0"
+    assert run_python(tmp_path / "part", theirs, run=run) == run
+    for path in (tmp_path / "whole/theirs").rglob("metrics.csv"):
+        again = tmp_path / "part/theirs" / path.relative_to(tmp_path / "whole/theirs")
+        rows, expected = ([r for r in table(file) if r["val_loss"]] for file in (again, path))
+        assert rows == expected
+    assert whole.name == run.name
+
+
+@pytest.mark.parametrize("name", ["version"])
+def test_a_logger_of_one_run_is_refused(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    words = (f"--trainer.logger.save_dir={tmp_path}", f"--trainer.logger.{name}=x")
+    assert fit(tmp_path, "CSVLogger", *words) == 2
+    assert f"drop {name}" in capfd.readouterr().err
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("logger", "package"), [("WandbLogger", "wandb"), ("MLFlowLogger", "mlflow"), ("CometLogger", "comet-ml")]
+)
+def test_a_logger_whose_package_is_missing_is_one_line(
+    tmp_path: Path, logger: str, package: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if importlib.util.find_spec(package.replace("-", "_")):
+        pytest.skip(f"{package} is there")
+    assert fit(tmp_path, logger) == 2
+    error = capfd.readouterr().err.strip()
+    assert len(error.splitlines()) == 1, error
+    assert package in error
+    assert not (tmp_path / "logs").exists()
+
+
+def test_wandb_has_a_run_each_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    begun, ended = [], []
+    init, finish = wandb.init, wandb.Run.finish
+
+    def beginning(**settings: Any) -> Any:
+        assert wandb.run is None
+        run = init(**settings)
+        begun.append((settings, run))
+        return run
+
+    monkeypatch.setattr(wandb, "init", beginning)
+    monkeypatch.setattr(wandb.Run, "finish", lambda run, *a, **k: (ended.append(run), finish(run, *a, **k))[1])
+    assert fit(tmp_path, "WandbLogger", f"--trainer.logger.save_dir={tmp_path}", "--trainer.logger.offline=true") == 0
+    assert [settings["name"] for settings, _ in begun] == [
+        "mine/version_0 replicate 0 ticket level 0",
+        "mine/version_0 replicate 0 ticket level 1",
+        "mine/version_0 replicate 0 random_reinit_0 level 1",
+    ]
+    assert {settings["group"] for settings, _ in begun} == {"mine/version_0"}
+    assert [settings["job_type"] for settings, _ in begun] == ["ticket", "ticket", "random_reinit_0"]
+    assert len({settings["id"] for settings, _ in begun}) == 3
+    assert [dict(run.config)["level"] for _, run in begun] == [0, 1, 1]
+    assert ended == [run for _, run in begun]
+    assert wandb.run is None
+
+
+def test_mlflow_has_a_run_each_training_and_a_resumed_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    from pytorch_lightning.loggers import MLFlowLogger
+
+    uri = f"file:{tmp_path / 'store'}"
+    with pytest.raises(StoppedError):
+        run_python(tmp_path, MLFlowLogger("theirs", tracking_uri=uri), [StopAt(20)])
+    run_python(tmp_path, MLFlowLogger("theirs", tracking_uri=uri), run=tmp_path / "logs/run/version_0")
+    client = mlflow.MlflowClient(uri)
+    found = client.search_runs([client.get_experiment_by_name("theirs").experiment_id], order_by=["tags.level"])
+    names = [f"run/version_0 replicate 0 ticket level {level}" for level in (0, 1)]
+    assert [run.info.run_name for run in found] == names
+    assert [run.info.status for run in found] == ["FINISHED"] * 2
+    assert [run.data.params["level"] for run in found] == ["0", "1"]
+    assert found[0].data.tags["arm"] == "ticket"
