@@ -1,6 +1,7 @@
 """The LightningCLI whose `fit` is a run of a PruningLoop."""
 
 import os
+import re
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.estimate import describe
 from lth_lightning.callbacks.trainer import numbers_files
 from lth_lightning.cli.code import check_code
-from lth_lightning.cli.messages import own_error, plain
+from lth_lightning.cli.messages import did_you_mean, own_error, plain
 from lth_lightning.cli.values import check_values
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
@@ -133,6 +134,11 @@ class LTHCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
             self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            unknown = re.match(r"unrecognized arguments: (\S+)", str(error))
+            if not unknown or not args or args[0] not in self.subcommands():
+                raise
+            raise UserError(did_you_mean(unknown[1], args[0], self._parser(args[0]))) from None
         except UnicodeDecodeError:
             raise UserError("A file that the command line names is no UTF-8 text: give a YAML file.") from None
         except RecursionError:
@@ -286,7 +292,7 @@ class LTHCLI(LightningCLI):
     def _evaluate(self, name: str, model: pl.LightningModule, datamodule: Any, path: str | None, verbose: bool) -> None:
         """Evaluate a level's trained weights, a `trained.pt`, or a Lightning checkpoint."""
         if path is None:
-            raise UserError(f"Say what to {name}: --ckpt_path and a level's folder of a run, or a checkpoint file.")
+            raise UserError(arguments.SAY_WHAT.format(name))
         file = Path(path) / TRAINED if Path(path).is_dir() else Path(path)
         if file.name == TRAINED and not file.exists():
             raise UserError(

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,8 @@ def names(folders: Sequence[Path]) -> list[str]:
     if all(len(p) == shared + 1 and p[-1].startswith("version_") for p in parts):
         shared -= 1
     short = ["/".join(p[shared:]) for p in parts]
-    bare = [name.removesuffix("/version_0") for name in short]
-    return bare if len(set(bare)) == len(bare) else short
+    versions = Counter(name.rpartition("/")[0] for name in short)
+    return [name.removesuffix("/version_0") if versions[name.rpartition("/")[0]] == 1 else name for name in short]
 
 
 def trainings(folder: Path, holding: str = METRICS) -> list[Path]:
