@@ -31,6 +31,9 @@ def console() -> None:
 
 
 def _run(words: list[str]) -> int:
+    if "_ARGCOMPLETE" in os.environ or any(name in words[0] for name in ("completion", "shtab") if words):
+        print("lth: There is no completion of words in the shell: `lth --help` has the commands.", file=sys.stderr)
+        return 2
     if not words:
         print(usage(), end="", file=sys.stderr)
         return 2

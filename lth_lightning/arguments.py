@@ -1,7 +1,9 @@
 """What is done to the command line's words before the parser sees them."""
 
 import contextlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ ALIASES = {
 
 PATHS = ("--config", "-c", "--resume", "--logs", "--pruning.ticket", "--ckpt_path", "--data.root")
 """Options whose value is a file or a folder."""
+
+SAY_WHAT = "Say what to {}: --ckpt_path and a level's folder of a run, or a checkpoint file."
 
 DEFAULT_CONFIG = "quickstart"
 
@@ -50,9 +54,21 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     if own:
         return [command, "--config", as_word(own), *words[1:]]
     named = any(word in ("--config", "-c") or word.startswith(("--model", "--help", "-h")) for word in words)
+    if command in ("validate", "test") and not named:
+        raise UserError(SAY_WHAT.format(command))
     if command == "fit" and not named:
         return [command, "--config", _config(DEFAULT_CONFIG), *words[1:]]
     return words
+
+
+def refuse_environment(environment: Mapping[str, str]) -> None:
+    """Raise UserError for a variable that would be an option elsewhere: it is no part of a run's config.yaml."""
+    if environment.get("JSONARGPARSE_DEFAULT_ENV", "").lower() == "true":
+        raise UserError("lth takes no options from the environment: unset JSONARGPARSE_DEFAULT_ENV.")
+    for name in environment:
+        if found := re.fullmatch(r"(?:LTH|PL)_(?:FIT|TEST|VALIDATE)__(\w+)", name):
+            flag = found[1].lower().replace("__", ".")
+            raise UserError(f"lth takes no options from the environment: unset {name}, and give --{flag}.")
 
 
 def alias(word: str) -> str:
@@ -117,8 +133,8 @@ def value_of(option: str, words: Sequence[str]) -> str | None:
 
 
 def experiment_of(words: Sequence[str]) -> str | None:
-    """The stem of the last config file, which names the experiment where nothing else does."""
-    config = value_of("--config", words) or value_of("-c", words)
+    """The stem of the first config file, which names the experiment where nothing else does: later ones change it."""
+    config = next((after for word, after in pairwise(words) if word in ("--config", "-c")), None)
     return Path(config).stem if config else None
 
 

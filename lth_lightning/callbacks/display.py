@@ -89,8 +89,8 @@ class Display:
         self._parts[slot] = max(0.0, self._parts[slot] - 1)
         if self._bars and self._run is not None:
             self._bars.update(self._run, completed=self._done, info=self._left())
-        if not self._bars:
-            self.note(f"[{self._done}/{self._trainings}] {training}: {_outcome(record)}{self._left_line()}")
+        left = "" if self._bars else self._left_line()  # the bars say it
+        self.note(f"[{self._done}/{self._trainings}] {training}: {_outcome(record)}{left}")
 
     def skip(self, count: int) -> None:
         """So many trainings will not be made."""

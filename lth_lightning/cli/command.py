@@ -1,6 +1,7 @@
 """The LightningCLI whose `fit` is a run of a PruningLoop."""
 
 import os
+import re
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from lth_lightning.callbacks.measure import WeightsHolder
 from lth_lightning.callbacks.origin import fresh_model
 from lth_lightning.callbacks.trainer import leave_no_files, numbers_files
 from lth_lightning.cli.code import check_code
-from lth_lightning.cli.messages import own_error, plain
+from lth_lightning.cli.messages import did_you_mean, own_error, plain
 from lth_lightning.cli.values import check_values
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
@@ -146,6 +147,11 @@ class LTHCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
             self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            unknown = re.match(r"unrecognized arguments: (\S+)", str(error))
+            if not unknown or not args or args[0] not in self.subcommands():
+                raise
+            raise UserError(did_you_mean(unknown[1], args[0], self._parser(args[0]))) from None
         except UnicodeDecodeError:
             raise UserError("A file that the command line names is no UTF-8 text: give a YAML file.") from None
         except RecursionError:
@@ -305,7 +311,7 @@ class LTHCLI(LightningCLI):
     def _evaluate(self, name: str, model: pl.LightningModule, datamodule: Any, path: str | None, verbose: bool) -> None:
         """Evaluate a level's trained weights, a `trained.pt`, or a Lightning checkpoint."""
         if path is None:
-            raise UserError(f"Say what to {name}: --ckpt_path and a level's folder of a run, or a checkpoint file.")
+            raise UserError(arguments.SAY_WHAT.format(name))
         file = Path(path) / TRAINED if Path(path).is_dir() else Path(path)
         seed: int = self._init["seed_everything"]
         make_model = built(self._make_model, lambda _: self._make_trainer(), datamodule, seed)

@@ -1,6 +1,7 @@
 """The command from its words to its exit code."""
 
 import errno
+import os
 import re
 import signal
 import sys
@@ -42,6 +43,7 @@ def main(args: Sequence[str] | None = None) -> int:
     before, threads = signal.signal(signal.SIGTERM, on_sigterm), torch.get_num_threads()
     try:
         with quiet():
+            arguments.refuse_environment(os.environ)
             LTHCLI(arguments.prepare(words))
         return 0
     except WorkerDiedError as error:

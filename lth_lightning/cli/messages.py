@@ -1,16 +1,21 @@
 """What the parser and other packages say of a mistake, in a user's words."""
 
+import difflib
 import inspect
 import re
 import traceback
+from pathlib import Path
 
 import pytorch_lightning as pl
+from jsonargparse import ArgumentParser
 
+from lth_lightning.arguments import ALIASES
 from lth_lightning.callbacks import Control, Retraining
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier
 from lth_lightning.pruning import Criterion
+from lth_lightning.shipped import config_folder
 
 
 def own_error(error: BaseException) -> BaseException:
@@ -30,6 +35,22 @@ def own_error(error: BaseException) -> BaseException:
 def _is_of_lightning(error: BaseException) -> bool:
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return str(frame.f_globals.get("__name__")).startswith("pytorch_lightning.")
+
+
+def did_you_mean(word: str, command: str, parser: ArgumentParser) -> str:
+    """What to say of the option `word`, which `parser`, that of `command`, does not know."""
+    name = word.partition("=")[0].lstrip("-")
+    if not word.startswith("-"):
+        known = (config_folder() / f"{word}.yaml").is_file() or Path(word).is_file()
+        return f"'{word}' is no option: {f'did you mean --config {word}' if known else f'see lth {command} --help'}."
+    known_options = [action.dest for action in parser._actions] + [alias.lstrip("-") for alias in ALIASES]
+    first = name.partition(".")[0]
+    found = [f"model.{name}"] if first in ("optimizer", "lr_scheduler") else []
+    found += [option for option in known_options if option.endswith(f".{name}")]
+    found += difflib.get_close_matches(name, known_options, n=1, cutoff=0.75)
+    parts = {option.rpartition(".")[2]: option for option in known_options}
+    found += [parts[part] for part in difflib.get_close_matches(name.rpartition(".")[2], parts, n=1, cutoff=0.75)]
+    return f"There is no option --{name}: {f'did you mean --{found[0]}?' if found else f'see `lth {command} --help`.'}"
 
 
 def plain(message: str) -> str:

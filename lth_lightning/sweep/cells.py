@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ def begun(folder: Path, words: Sequence[str], grid: dict[str, Any]) -> list[Cell
     """The cells of the sweep in `folder`, and those that `grid` adds.
 
     Each goes on from its own config.yaml, with what `words` say on top; a new one begins from that of the first cell
-    that varies the same flags.
+    that varies these flags, and there is one for each value that the cell's other flags have in the sweep.
     """
     if not (folder / SWEEP).is_file():
         raise UserError(f"{folder} is a run, and a sweep makes new ones: drop --resume, or the sweep.")
@@ -101,12 +101,20 @@ def begun(folder: Path, words: Sequence[str], grid: dict[str, Any]) -> list[Cell
         cells.append(Cell(content["experiment"], name, cell["values"], common, run))
     if not grid:
         return cells
-    like = next((cell for cell in cells if set(cell.values) == set(dict(_flat(grid)))), None)
+    named = dict(_flat(grid))
+    like = next((cell for cell in cells if set(named) <= set(cell.values)), None)
     if like is None:
-        raise UserError(f"--resume: no cell of {folder / SWEEP} varies just these flags: start it without --resume.")
+        raise UserError(f"--resume: no cell of {folder / SWEEP} varies all these flags: start it without --resume.")
+    alike = [cell.values for cell in cells if set(cell.values) == set(like.values)]
+    # A flag that is not named keeps the values that it has.
+    whole = {flag: named.get(flag) or _distinct(values[flag] for values in alike) for flag in like.values}
     known = [cell.values for cell in cells]
-    added = new_cells(content["experiment"], like.common, grid)
+    added = new_cells(content["experiment"], like.common, whole)
     return [*cells, *(cell for cell in added if cell.values not in known)]
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    return list({json.dumps(value, default=str): value for value in values}.values())
 
 
 def refuse_same(cells: Sequence[Cell]) -> None:
