@@ -1,6 +1,8 @@
 """What the README says is so: its commands, its code, its table of configs."""
 
 import re
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import torch
 from torch import nn
 
 from lth_lightning.cli import main
+from lth_lightning.report.command import main as report
 from lth_lightning.shipped import config_folder
+from lth_lightning.usage import READERS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -17,6 +21,55 @@ README = (ROOT / "README.md").read_text()
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Each `lth …` of a block or between backticks, but for those that leave something out."""
+    lines = [line for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
+    inline = [text.replace("\n", " ") for text in re.findall(r"(?<!`)`(lth [^`]+)`", README)]
+    return [line.strip() for line in [*lines, *inline] if line.strip().startswith("lth ") and "…" not in line]
+
+
+FITS = [c for c in commands() if c.startswith("lth fit --") and "--resume" not in c and "--help" not in c]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the README says lies there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    for name, kind in {"mine": "class Growth", "halved": "class Halved"}.items():
+        (tmp_path / f"{name}.py").write_text(next(block for block in blocks("python") if kind in block))
+    (tmp_path / "my_file.py").write_text(
+        "from loop_helpers import OwnModule as MyModel\nfrom loop_helpers import SmallData as MyData\n"
+    )
+    (tmp_path / "mine.yaml").write_text("trainer: {max_steps: 30}\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", FITS)
+def test_each_fit_of_the_readme_can_be_made(folder: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(command.replace("accelerator gpu", "accelerator cpu"), comments=True)[1:]
+    dry = [] if {"--print_config", "--dry-run"} & {*words} else ["--dry-run"]
+    try:
+        code = main([*words, *dry])
+    except SystemExit as error:  # --print_config
+        code = error.code
+    assert code in (0, None), capsys.readouterr().err
+    assert not (folder / "lightning_logs").exists()
+
+
+def test_what_the_readme_does_with_runs_works(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--trainer.max_steps=20", "--pruning.levels=7", "--replicates=1", "--pruning.controls=[]", "--workers=1"]
+    assert main(["fit", "--config", "quickstart", "--experiment", "lenet", *words]) == 0
+    for name in ("figure4_oneshot", "figure26"):
+        shutil.copytree("lightning_logs/lenet", f"lightning_logs/{name}")
+    for command in commands():
+        words = shlex.split(command, comments=True)
+        if words[1] in READERS and words[2:] and "RUN" not in words:
+            assert report(words[1:]) == 0, command
+        elif "--resume" in words or words[1] in ("test", "validate"):
+            assert main(words[1:]) == 0, (command, capsys.readouterr().err)
 
 
 def test_ci_runs_the_readmes_test_command_word_for_word() -> None:
@@ -70,8 +123,9 @@ def test_the_control_of_ones_own_runs_from_the_readme(tmp_path: Path, monkeypatc
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     code = next(block for block in blocks("python") if "class Halved" in block)
     (tmp_path / "halved.py").write_text(code)
-    words = ["--trainer.max_steps=40", "--pruning.levels=1", "--replicates=1", "--pruning.controls=[halved.Halved]"]
-    assert main(["fit", "--config", "quickstart", *words]) == 0
+    command = next(line for line in commands() if "halved.Halved" in line)
+    small = ["--trainer.max_steps=40", "--pruning.levels=1", "--replicates=1"]
+    assert main([*shlex.split(command, comments=True)[1:], *small]) == 0
     assert (tmp_path / "lightning_logs/quickstart/version_0/replicate_0/halved_0/level_01/result.json").exists()
 
 
@@ -90,7 +144,7 @@ def test_the_loop_in_plain_pytorch_runs_as_printed() -> None:
         seen.append(int((model[0].weight == 0).sum()))
 
     exec(code.replace("levels=15", "levels=3"), {"model": model, "train": train})
-    assert seen == [0, 200, 360]
+    assert seen == [0, 200, 360, 488]  # levels 0 to 3
 
 
 def test_the_loop_with_lightning_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
