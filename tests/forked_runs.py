@@ -37,11 +37,11 @@ def child(words: list[str], kill: tuple[int, str] | None, log: int) -> int:
             die()
         return True
 
-    def write_bytes(path: Path, content: bytes) -> None:
+    def write_bytes(path: Path, content: bytes, make_folder: bool = True) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         fatal = begins(path.name, bytes(content)[: len(content) // 2], beside, "wb")
-        whole_file(path, content)
+        whole_file(path, content, make_folder)
         if fatal:
             die()
 

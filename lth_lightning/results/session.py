@@ -54,7 +54,8 @@ def write(
         config: what config.yaml shall hold from now on.
         trains_on: the tickets go on from trained weights, which a run started from Python says nowhere else.
     """
-    if config is not None and not (run / CONFIG).exists():
+    is_new = not (run / CONFIG).exists()
+    if config is not None and is_new:
         write_text(run / CONFIG, config, make_folder=False)
     try:
         before = read(run)
@@ -78,7 +79,7 @@ def write(
         "sessions": sessions + ([session] if session else []),
     }
     write_text(run / SESSIONS, json.dumps(content) + "\n", make_folder=False)
-    if config is not None:
+    if config is not None and not is_new:
         write_text(run / CONFIG, config, make_folder=False)
 
 
