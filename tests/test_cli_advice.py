@@ -1,5 +1,6 @@
 """What the command says to those who nearly typed it right."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -112,4 +113,5 @@ def test_a_terminal_shows_each_finished_training(capsys: pytest.CaptureFixture[s
     )
     display.end(record, Training(0, "ticket", 0, 0, Path()))
     display.stop()
-    assert "[1/1] replicate 0 ticket level 0" in capsys.readouterr().out
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
+    assert "[1/1] replicate 0 ticket level 0" in shown

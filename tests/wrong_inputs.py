@@ -108,5 +108,7 @@ CHOSEN: list[list[str]] = [
     ["--trainer.default_root_dir", "elsewhere"],
     ["--model.optimizer", "os.system"],
     ["--config", "-x"],
+    ["--data.batch_size", "null"],
+    ["--model.dropout", "null"],
 ]  # fmt: skip
 """Whatever else the flags are, each of these is a mistake."""

@@ -1,7 +1,9 @@
 """Values that no option can have, whichever it is: looked for in the whole config, before anything is made of it."""
 
+import inspect
 import math
 from collections.abc import Iterator
+from pydoc import locate
 from typing import Any
 
 from jsonargparse import Namespace
@@ -29,6 +31,8 @@ def check_values(config: Namespace) -> None:
             raise UserError(f"--{name} is {number}: give 1 to {most:,}, or leave the choice to the command.")
     if config.get("trainer.default_root_dir") is not None and not config.get("resume"):
         raise UserError("--trainer.default_root_dir has no effect on a run: name the folder of runs with --logs.")
+    for group in ("model", "data"):
+        _check_null(config.get(group), group)
     for name, value in _leaves(config, ""):
         if isinstance(value, float) and math.isnan(value):
             raise UserError(f"{name} is not a number (nan): give one.")
@@ -37,6 +41,19 @@ def check_values(config: Namespace) -> None:
             raise UserError(f"{name} is {_short(value)}, which no computer's integer holds: give a smaller number.")
         if isinstance(value, str) and "\0" in value:
             raise UserError(f"{name} has a character of code 0 in it, which no name can have: drop it.")
+
+
+def _check_null(spec: Any, name: str) -> None:
+    """The parser takes null for any type; a class that asks for a number would find none."""
+    made: Any = locate(spec["class_path"]) if isinstance(spec, Namespace) and spec.get("class_path") else None
+    if not inspect.isclass(made) or not isinstance(spec.get("init_args"), Namespace):
+        return
+    asked = inspect.signature(made).parameters
+    for key, value in vars(spec["init_args"]).items():
+        if value is None and key in asked and asked[key].annotation in (int, float, str, bool):
+            raise UserError(
+                f"{name}.{key} is null: give a value of the type {asked[key].annotation.__name__}, or drop it."
+            )
 
 
 def _flag(name: str) -> str:
