@@ -129,7 +129,7 @@ class Peers:
             signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
             self._selector.register(self._wakeup[0], selectors.EVENT_READ)
         threading.Thread(target=self._watch, name="lth-peers", daemon=True).start()
-        # Before anything is checked: of two that meet the same mistake, the later one would wait for the other for ever.
+        # Before anything is checked: of two that meet one mistake, the later would wait for the other for ever.
         step = self._each if self._is_alone_on_node else 1
         self._wait_for(range(step, self.size, step), patience=2.0)
 
