@@ -113,7 +113,7 @@ class Peers:
         self._lock = threading.RLock()
 
     def begin(self) -> None:
-        """Listen, or connect to the process that does."""
+        """Listen, and wait for all that somebody else has to start; or connect to the process that does."""
         # What later Trainers of this process, and those that Lightning starts, go by.
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = self.host, str(self.port)
         if self.rank == 0:
@@ -129,12 +129,13 @@ class Peers:
             signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
             self._selector.register(self._wakeup[0], selectors.EVENT_READ)
         threading.Thread(target=self._watch, name="lth-peers", daemon=True).start()
+        # Before anything is checked: of two that meet one mistake, the later would wait for the other for ever.
+        step = self._each if self._is_alone_on_node else 1
+        self._wait_for(range(step, self.size, step), patience=2.0)
 
     def agree(self, choose: Callable[[], Path]) -> Path:
-        """The run's folder, which process 0 chooses once all that somebody else has to start are there."""
+        """The run's folder, which process 0 chooses."""
         if self.rank == 0:
-            step = self._each if self._is_alone_on_node else 1
-            self._wait_for(range(step, self.size, step), patience=2.0)
             folder = choose()
             with self._lock:
                 self._folder = folder.resolve()
