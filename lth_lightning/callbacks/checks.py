@@ -16,7 +16,8 @@ from lth_lightning.callbacks import limits
 from lth_lightning.callbacks import trainer as trainers
 from lth_lightning.callbacks.joint import ELEMENTWISE
 from lth_lightning.callbacks.maker import Maker
-from lth_lightning.callbacks.rehearsal import STEPS, is_called, logged_names
+from lth_lightning.callbacks.metrics import forms
+from lth_lightning.callbacks.rehearsal import STEPS, logged_names
 from lth_lightning.callbacks.samples import loss_of
 from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier, Supermask
@@ -203,7 +204,7 @@ def told_of_verdict(
             lacks.append(f"trainer.limit_{part}_batches is 0, so there is no {metric}")
         elif fresh:
             names = logged_names(fresh(), datamodule, part)
-            if names is not None and not any(is_called(name, metric) for name in names):
+            if names is not None and not names & {*forms(metric)}:
                 lacks.append(f"{step} logs {', '.join(sorted(names)) or 'nothing'} and no {metric}")
     return [f"No ticket of this run can be called a winning one: {', and '.join(lacks)}."] if lacks else []
 

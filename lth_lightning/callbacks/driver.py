@@ -115,12 +115,10 @@ class Driver:
         checks.refuse_frozen_search(loop)
         checks.refuse_no_data(model, data)
         self.remarks = check_freshness(loop, self.make_model, self.seed, model, self.schedule)
-        if data is None and fetch and self.workers > 1:
-            model.prepare_data()  # so that workers do not all download at once
-        # Before a folder is claimed. The other ranks read the files in `fit`, when rank 0 has fetched them.
-        if data is not None and fetch and trainers.is_rank_zero():
-            with seeded_hooks(self.seed, data):
-                data.prepare_data()
+        # Before a folder is claimed, and by one of all workers and ranks; these read the files in `fit`.
+        if fetch and trainers.is_rank_zero():
+            with seeded_hooks(self.seed, data or model):
+                (data or model).prepare_data()
             if isinstance(data, TensorDataModule):
                 data.setup("fit")
         if fetch and trainers.is_rank_zero():

@@ -1,6 +1,5 @@
 """What a module logs in an evaluation, learned from one batch before a run: most names are known only by logging."""
 
-import re
 from typing import Any, Literal
 
 import torch
@@ -37,9 +36,3 @@ def logged_names(
     except Exception:
         return None
     return names
-
-
-def is_called(name: str, metric: str) -> bool:
-    """Whether what is logged as `name` may be `metric`, such as `val/loss_epoch` for `val_loss`."""
-    plain = re.sub(r"[^a-z0-9]+", "_", name.lower())
-    return re.fullmatch(rf"{metric}(_epoch|_step)?(_dataloader_idx_\d+)?", plain) is not None
