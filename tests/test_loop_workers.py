@@ -25,7 +25,7 @@ import yaml
 from loop_helpers import RATES, OwnModule, SmallData, WithLoaders, go, make_trainer
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from rich.console import Console
-from runs import Starter, advised, assert_same_run, environment, wait_for
+from runs import PATIENCE, Starter, advised, assert_same_run, environment, wait_for
 from test_cli_errors import complaint
 from test_loop_resume import Noisy
 from test_loop_runs import found, poisoned
@@ -382,7 +382,7 @@ def test_workers_may_have_several_threads_in_a_fresh_process(tmp_path: Path) -> 
     """What the run itself does before it forks must not start torch's pool of threads, which no fork copies."""
     code = f"import test_loop_workers; test_loop_workers.two_threads_each({str(tmp_path)!r})"
     command = [sys.executable, "-c", code]
-    subprocess.run(command, env=environment(OMP_NUM_THREADS="2"), capture_output=True, check=True, timeout=90)
+    subprocess.run(command, env=environment(OMP_NUM_THREADS="2"), capture_output=True, check=True, timeout=PATIENCE)
     assert len(found(tmp_path / "run" / "version_0")) == 4
 
 
@@ -480,7 +480,7 @@ def test_an_exception_in_a_worker_surfaces_with_where_it_arose(
     assert len(found(tmp_path / "run" / "version_0")) == 4
 
 
-def test_a_run_whose_loaders_have_processes_ends_and_goes_on_at_once(tmp_path: Path) -> None:
+def test_a_run_whose_loaders_have_processes_ends_and_goes_on(tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"model": OwnModule, "data": Noisy(), "steps": 12}
     go(tmp_path / "whole", OWN, **arguments)
     stalling, broken = Fate("stalls", str(tmp_path), [STALLED[1]], step=5), tmp_path / "broken"
@@ -495,8 +495,6 @@ def test_a_run_whose_loaders_have_processes_ends_and_goes_on_at_once(tmp_path: P
     arguments["callbacks"] = lambda _: [stalling, BreaksBesideIt()]
     with pytest.raises(ValueError, match="theirs"):
         go(tmp_path, side_by_side(2, **OWN), **arguments)
-    # A loader's process looks for its parent every 5 seconds.
-    assert time.time() - broken.stat().st_mtime < 3
     run = tmp_path / "run" / "version_0"
     go(tmp_path, side_by_side(2, **OWN), folder=run, **arguments)
     assert_same_run(run, tmp_path / "whole" / "run" / "version_0")
@@ -761,10 +759,7 @@ def test_a_signal_ends_the_command_and_its_workers_and_it_can_go_on(
         assert all((run / training / "last.ckpt").exists() for training in STALLED)
         os.killpg(job.pid, number) if whom == "all" else os.kill(job.pid, number)
         assert job.end() == code
-        end = time.monotonic() + 2
-        while alive(workers) and time.monotonic() < end:
-            time.sleep(0.01)
-        assert not alive(workers)
+        assert wait_for(lambda: not alive(workers))
     finally:
         job.kill()
     if number != signal.SIGKILL:
@@ -931,7 +926,7 @@ def test_workers_train_where_torchs_threads_were_at_work_before_the_fork(tmp_pat
         f"    logs={str(tmp_path)!r}, workers=2, threads=2)\n"
         "print(len(records), torch.get_num_threads())\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout.splitlines()[-1] == "2 2", done.stderr
 
 

@@ -37,7 +37,7 @@ def test_the_root_is_lightning_logs_here(tmp_path, monkeypatch):
 
 
 def _claim_at_once(root: Path, barrier: Barrier, results: "multiprocessing.queues.Queue[str]") -> None:
-    barrier.wait(timeout=30)
+    barrier.wait(timeout=180)
     for _ in range(5):
         results.put(claim("lenet", root).name)
 
@@ -47,9 +47,9 @@ def test_processes_that_claim_at_once_get_different_folders(tmp_path):
     processes = [fork.Process(target=_claim_at_once, args=(tmp_path, barrier, results)) for _ in range(6)]
     for process in processes:
         process.start()
-    claimed = [results.get(timeout=30) for _ in range(30)]
+    claimed = [results.get(timeout=180) for _ in range(30)]
     for process in processes:
-        process.join(timeout=30)
+        process.join(timeout=180)
     assert sorted(claimed, key=lambda name: int(name.split("_")[1])) == [f"version_{n}" for n in range(30)]
 
 
@@ -57,7 +57,7 @@ def test_threads_that_claim_at_once_get_different_folders(tmp_path):
     barrier = ThreadBarrier(8)
 
     def work(_: int) -> list[Path]:
-        barrier.wait(timeout=30)
+        barrier.wait(timeout=180)
         return [claim("lenet", tmp_path) for _ in range(10)]
 
     with ThreadPoolExecutor(8) as pool:
