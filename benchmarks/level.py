@@ -31,7 +31,7 @@ class Clock(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._time(trainer.fit_loop.epoch_loop.val_loop, "run", "evaluations")
-        self._time(trainer, "save_checkpoint", "checkpoints")
+        self._time(trainer.strategy, "save_checkpoint", "checkpoints")
         for name in ("test", "validate"):
             self._time(trainer, name, "measure")
         self._began = self._now()

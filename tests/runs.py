@@ -163,8 +163,12 @@ def load(path: Path) -> Any:
         with path.open() as file:
             return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
     if path.suffix == ".json":
-        # A run that went on has a session more in its run.json.
-        return {key: value for key, value in json.loads(path.read_text()).items() if key not in ("seconds", "sessions")}
+        # A run that went on has a session more in its run.json, and one of another name has another config.
+        return {
+            key: value
+            for key, value in json.loads(path.read_text()).items()
+            if key not in ("seconds", "sessions", "configs")
+        }
     return None
 
 

@@ -180,11 +180,11 @@ def test_a_resolved_config_repeats_the_run(tmp_path: Path) -> None:
     ]
 
 
-def test_two_configs_merge_and_the_last_names_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_configs_merge_and_the_first_names_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("trainer: {max_steps: 20}\npruning: {levels: 0, replicates: 1, controls: []}\n")
     assert main(["fit", "--config", "quickstart", "--config", "mine.yaml"]) == 0
-    config = yaml.safe_load((tmp_path / "lightning_logs" / "mine" / "version_0" / "config.yaml").read_text())
+    config = yaml.safe_load((tmp_path / "lightning_logs" / "quickstart" / "version_0" / "config.yaml").read_text())
     assert config["trainer"]["max_steps"] == 20
     assert config["data"]["class_path"].endswith("Digits")
 

@@ -51,7 +51,7 @@ def test_a_run_of_the_command_keeps_its_config_when_python_goes_on_with_it(tmp_p
 
 
 def test_another_seed_is_refused(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="seed 0, and this run has 1"):
+    with pytest.raises(UserError, match="its seed is 0, and this run's 1"):
         run(tmp_path, levels=3, folder=finished, seed=1)
 
 

@@ -27,7 +27,9 @@ def commands() -> list[str]:
     """Each `lth …` of a block or between backticks, but for those that leave something out."""
     lines = [line for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
     inline = [text.replace("\n", " ") for text in re.findall(r"(?<!`)`(lth [^`]+)`", README)]
-    return [line.strip() for line in [*lines, *inline] if line.strip().startswith("lth ") and "…" not in line]
+    return [
+        line.strip() for line in [*lines, *inline] if line.strip().startswith("lth ") and not re.search("…|<", line)
+    ]
 
 
 FITS = [c for c in commands() if c.startswith("lth fit --") and "--resume" not in c and "--help" not in c]

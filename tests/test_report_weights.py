@@ -107,11 +107,11 @@ def only(table, replicate: int, level: int):
 
 
 def test_what_is_left_of_each_layer_is_counted_and_layers_nearly_gone_are_named(tmp_path):
-    densities = {0: 1.0, 1: 0.5, 2: 0.045, 3: 0.001}
+    densities = {0: 1.0, 1: 0.5, 2: 0.045, 3: 0.004}
     write_run(tmp_path, densities=densities)
     run = open_run(tmp_path)
     table, warnings = layers_left.of_run(run)
-    assert table.levels == [(0, "100%"), (1, "50.0%"), (2, "4.5%"), (3, "0.1%")]
+    assert table.levels == [(0, "100%"), (1, "50.0%"), (2, "4.5%"), (3, "0.4%")]
     assert [(name, size) for name, size, _ in table.rows] == [("conv", "108"), ("fc", "320"), ("output", "100")]
     for (_, _, cells), (name, shape) in zip(table.rows, SHAPES.items(), strict=True):
         for level, cell in enumerate(cells):
@@ -121,7 +121,7 @@ def test_what_is_left_of_each_layer_is_counted_and_layers_nearly_gone_are_named(
             assert cell.is_thin == any(count < shape[0] for count in counts)
     start, where = "Nearly or wholly pruned layers: ", "left, in a replicate or more, in "
     assert warnings == [
-        f"{start}no weight at all {where}conv (level 3), fc (level 3), output (level 3).",
+        f"{start}no weight at all {where}conv (level 3), output (level 3).",
         f"{start}fewer weights than units {where}fc (level 2), output (level 2).",
     ]
     assert run.problems == []

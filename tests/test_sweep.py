@@ -338,7 +338,7 @@ def edit_sweep(change: Callable[[dict[str, Any]], Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "words", "told"),
     [
-        (None, ["--resume", "logs/mine", "--sweep.data.batch_size", "[10]"], "varies just these flags"),
+        (None, ["--resume", "logs/mine", "--sweep.data.batch_size", "[10]"], "varies all these flags"),
         (None, ["--resume", "logs/mine", "--data.batch_size", "10"], "'data.init_args.batch_size' is 10 but 60"),
         (None, ["--resume", "logs/mine/seed_everything=1/version_0", "--sweep.threads", "[1]"], "drop --resume"),
         (None, ["--resume", "logs"], "is no run"),

@@ -185,10 +185,12 @@ def told_of_verdict(
     datamodule: LightningDataModule | None,
     trainer: Trainer,
     fresh: Callable[[], LightningModule] | None,
+    seed: int,
 ) -> list[str]:
     """A line where no ticket can win, since what a verdict needs is never measured.
 
-    `fresh` makes throwaway modules, which evaluate a batch; None where the data are not to be touched.
+    `fresh` makes throwaway modules, which evaluate a batch; None where the data are not to be touched. Hooks draw
+    from the run's `seed`.
     """
     if isinstance(model, Classifier):
         return []
@@ -203,7 +205,7 @@ def told_of_verdict(
         elif getattr(trainer, f"limit_{part}_batches") == 0:
             lacks.append(f"trainer.limit_{part}_batches is 0, so there is no {metric}")
         elif fresh:
-            names = logged_names(fresh(), datamodule, part)
+            names = logged_names(fresh(), datamodule, part, seed)
             if names is not None and not names & {*forms(metric)}:
                 lacks.append(f"{step} logs {', '.join(sorted(names)) or 'nothing'} and no {metric}")
     return [f"No ticket of this run can be called a winning one: {', and '.join(lacks)}."] if lacks else []

@@ -5,14 +5,14 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import LightningDataModule, LightningModule
 
+from lth_lightning.callbacks.hooks import seeded_hooks
 from lth_lightning.callbacks.trainer import gives
-from lth_lightning.seeding import seed_all
 
 STEPS = {"val": "validation_step", "test": "test_step"}
 
 
 def logged_names(
-    model: LightningModule, datamodule: LightningDataModule | None, part: Literal["val", "test"]
+    model: LightningModule, datamodule: LightningDataModule | None, part: Literal["val", "test"], seed: int
 ) -> set[str] | None:
     """Names that the evaluation step of a throwaway `model` logs, and its epoch's end; None where it takes a Trainer.
 
@@ -23,11 +23,11 @@ def logged_names(
     module.log = lambda name, *_, **__: names.add(name)  # `log_dict` calls it, too
     source = datamodule or model
     try:
-        seed_all(0)
-        if datamodule is None:
-            source.prepare_data()
-        source.setup("fit" if part == "val" else "test")
-        batch = next(iter(getattr(source, f"{part}_dataloader")()))
+        with seeded_hooks(seed, source):
+            if datamodule is None:
+                source.prepare_data()
+            source.setup("fit" if part == "val" else "test")
+            batch = next(iter(getattr(source, f"{part}_dataloader")()))
         with torch.no_grad():
             module.eval()
             getattr(module, STEPS[part])(batch, 0)
