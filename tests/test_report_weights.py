@@ -122,7 +122,7 @@ def test_what_is_left_of_each_layer_is_counted_and_layers_nearly_gone_are_named(
     start, where = "Nearly or wholly pruned layers: ", "left, in a replicate or more, in "
     assert warnings == [
         f"{start}no weight at all {where}conv (level 3), output (level 3).",
-        f"{start}fewer weights than units {where}fc (level 2), output (level 2).",
+        f"{start}fewer weights than units {where}fc (levels 2-3), output (level 2).",
     ]
     assert run.problems == []
 
