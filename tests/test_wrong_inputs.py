@@ -34,7 +34,7 @@ def assert_told(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("number", "flag"), enumerate(flags()))
+@pytest.mark.parametrize(("number", "flag"), list(enumerate(flags())))
 def test_each_flag_with_values_of_all_kinds(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, number: int, flag: str
 ) -> None:
