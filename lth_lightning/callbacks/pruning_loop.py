@@ -16,6 +16,7 @@ from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.epochs import begin_epochs_within
 from lth_lightning.callbacks.fit_watch import FitWatch
+from lth_lightning.callbacks.generators import seed_evaluation_loaders
 from lth_lightning.callbacks.hooks import builds_layers
 from lth_lightning.callbacks.measure import load_built
 from lth_lightning.callbacks.metrics import VAL_COLUMNS, forget, numbers, unknown_line
@@ -262,6 +263,7 @@ class PruningLoop(Callback):
         self._long_batches = long_batches
         self._is_fresh = not resume
         self._evaluated: list[int] = []
+        self._evaluated_buffers: list[int] = []
         self._saved_step = start.step
         self.learning_rates = []
         self._seconds = 0.0
@@ -381,10 +383,12 @@ class PruningLoop(Callback):
     ) -> None:
         if trainer.state.fn == "fit" and batch_idx == dataloader_idx == 0:
             self._evaluated = fingerprint(dict(pl_module.named_parameters()))
+            self._evaluated_buffers = fingerprint(dict(pl_module.named_buffers()))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit":
             return
+        seed_evaluation_loaders(trainer.val_dataloaders, self._seed)  # for the next one
         if self._evaluated and self._evaluated != fingerprint(dict(pl_module.named_parameters())):
             raise UserError(
                 "A callback or a hook evaluates other weights than those that are trained, such as an average of them: "
@@ -392,9 +396,12 @@ class PruningLoop(Callback):
             )
         self._interval_ended(trainer, pl_module)
 
-    def are_last_evaluated(self, weights: Weights) -> bool:
-        """Whether the last evaluation of the fit was of these weights, by the parameters' names."""
-        return not self._evaluated or self._evaluated == fingerprint({n: weights[n] for n in self._parameters})
+    def are_last_evaluated(self, model: LightningModule) -> bool:
+        """Whether the last evaluation of the fit was of the weights and buffers that `model` has."""
+        if not self._evaluated:
+            return True
+        buffers = fingerprint(dict(model.named_buffers()))
+        return self._evaluated == fingerprint(dict(model.named_parameters())) and self._evaluated_buffers == buffers
 
     def _interval_ended(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._training is not None

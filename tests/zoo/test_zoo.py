@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import data_kinds
 import epoch_kinds
 import hooks_kinds
 import metrics_kinds
@@ -25,7 +26,7 @@ from lth_lightning.report import command
 
 KINDS = [
     kind
-    for file in (hooks_kinds, epoch_kinds, metrics_kinds, optimizer_kinds, schedule_kinds, weights_kinds)
+    for file in (data_kinds, hooks_kinds, epoch_kinds, metrics_kinds, optimizer_kinds, schedule_kinds, weights_kinds)
     for kind in file.KINDS
 ]
 SERVED = [kind for kind in KINDS if not kind.refusal]
@@ -141,6 +142,7 @@ def plainly_evaluated(kind: Kind, weights: Any, folder: Path) -> dict[str, float
             enable_progress_bar=False,
             enable_model_summary=False,
             callbacks=[Loaded()],
+            precision=kind.flags.get("precision"),
         )
         getattr(trainer, stage)(kind.model(), datamodule=kind.data(), verbose=False)
         found |= {name.replace("/", "_"): float(value) for name, value in trainer.callback_metrics.items()}
