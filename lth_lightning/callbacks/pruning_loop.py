@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lth_lightning.callbacks.checkpoint_io import own_checkpoint, save_own
 from lth_lightning.callbacks.controls import Control
+from lth_lightning.callbacks.data_state import DataState
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.epochs import begin_epochs_within
@@ -288,6 +289,9 @@ class PruningLoop(Callback):
         # Behind the callbacks that the module brings: whatever they do to the weights, the mask comes after it.
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         trainer.callbacks = [*(c for c in callbacks if c is not self), self]  # type: ignore[attr-defined]
+        if stage == "fit":
+            datamodule: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]
+            self._data_state = DataState(datamodule)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._is_fresh and builds_layers(pl_module):
@@ -470,6 +474,7 @@ class PruningLoop(Callback):
         self._detach()
         for handle in self._handles:
             handle.remove()
+        self._data_state.put_back()
 
     def state_dict(self) -> dict[str, Any]:
         state = {**self.watch.state_dict(), "seconds": self.seconds, "learning_rates": self.learning_rates}

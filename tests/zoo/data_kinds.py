@@ -3,7 +3,7 @@
 import json
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import pytorch_lightning as pl
@@ -56,14 +56,21 @@ class MovesStatistics(pl.Callback):
 class CountsBatches(Data):
     """Inputs that grow with the number of batches that this data module has given."""
 
+    firsts: ClassVar[set[int]] = set()
+    """What the first batches of fits have found."""
+
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
+        self.fitted_by: Any = None
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         assert self.trainer is not None
         if not self.trainer.training:
             return batch
+        if self.trainer is not self.fitted_by:
+            self.fitted_by = self.trainer
+            self.firsts.add(self.count)
         self.count += 1
         return [batch[0] * (1 + 0.1 * self.count), batch[1]]
 
@@ -72,6 +79,10 @@ class CountsBatches(Data):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.count = state_dict["count"]
+
+
+def each_counts_alone(_: Any) -> None:
+    assert CountsBatches.firsts == {0}
 
 
 class ShufflesEvaluations(Data):
@@ -115,7 +126,7 @@ KINDS = [
     Kind("batches changed on the device", data=ChangesBatches, check=accuracy_on_changed_batches),
     Kind("a norm layer's statistics set anew", callbacks=lambda: [MovesStatistics()]),
     Kind("64 bits", flags={"precision": "64-true"}),
-    Kind("a data module that counts", data=CountsBatches, loop={"rewind_step": 0}),
+    Kind("a data module that counts", data=CountsBatches, loop={"rewind_step": 0}, check=each_counts_alone),
     Kind(
         "evaluations shuffled by a generator of their own",
         data=ShufflesEvaluations,
