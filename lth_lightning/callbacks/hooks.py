@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 
+from lth_lightning.callbacks.generators import seed_evaluation_loaders
 from lth_lightning.callbacks.trainer import gives, is_rank_zero
 from lth_lightning.results.training import TICKET, Training
 from lth_lightning.seeding import derive_seed, seed_all
@@ -40,15 +41,18 @@ def seeded_hooks(seed: int, *sources: Source | None) -> Iterator[None]:
         for source in sources:
             for name in HOOKS:
                 if source is not None and gives(source, name):
-                    stack.enter_context(replaced(source, name, functools.partial(_seeded, derive_seed(seed, "hooks"))))
+                    stack.enter_context(replaced(source, name, functools.partial(_seeded, seed)))
         yield
 
 
 def _seeded(seed: int, hook: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(hook)
     def call(*args: Any, **kwargs: Any) -> Any:
-        seed_all(seed)
-        return hook(*args, **kwargs)
+        seed_all(derive_seed(seed, "hooks"))
+        found = hook(*args, **kwargs)
+        if hook.__name__ in ("val_dataloader", "test_dataloader"):
+            seed_evaluation_loaders(found, seed)
+        return found
 
     return call
 

@@ -72,13 +72,15 @@ class Maker:
         is_main = trainers.is_rank_zero()
         model = self.origins.fresh(training.replicate)
         start = self.origins.start(training, model)
+        trainer = self.make_trainer(training)
+        # Before the weights come: those that were trained with 64 bits would lose half of them.
+        trainer.strategy.precision_plugin.convert_module(model)
         rewind(model, start.weights, start.mask, start.pruned)
         mask = self.shrink(model, start.mask)
         if self.loop.compile:
             # In place, and not the LightningModule, whose `self.log` cannot be compiled: names in state dicts stay.
             model.net.compile()  # type: ignore[union-attr]
         step = self.origins.interrupted_step(training) if resume else None
-        trainer = self.make_trainer(training)
         if start.steps:
             trainers.set_end(trainer, start.step + start.steps)
         long_steps = self.long_steps(trainer, model, display)
@@ -185,7 +187,7 @@ class Maker:
         An ordinary module's last step need not be an evaluation's, and a callback may change the weights after it.
         """
         is_evaluated = watch.last.get("step") == trainer.global_step
-        if is_evaluated and self.loop.are_last_evaluated(final):
+        if is_evaluated and self.loop.are_last_evaluated(model):
             return
         names = self.loop.logged
         found = measure.validation(final, names) if measure.validates() else dict.fromkeys(names)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.fit_watch import FitWatch
+from lth_lightning.callbacks.hooks import replaced
 from lth_lightning.callbacks.loggers import MutedLogger
 from lth_lightning.callbacks.metrics import forget, numbers, unknown_line
 from lth_lightning.callbacks.trainer import gives
@@ -90,13 +91,17 @@ class Measure:
 
     def _train_acc(self, weights: Weights) -> float | None:
         """Accuracy on the training set; None, and a line that says why, where it cannot be had."""
+        source: Any = self._source
         with self._evaluating(weights):
-            loader = getattr(self._source, "train_eval_dataloader", self._source.train_dataloader)()
+            source.setup("fit")  # a teardown may have let the training data go
+            loader = getattr(source, "train_eval_dataloader", source.train_dataloader)()
             if why := _unfit(loader):
                 self._display.tell(f"Training accuracy is not measured: {why}.")
                 return None
             try:
-                self._trainer.validate(self._model, dataloaders=loader, verbose=False)
+                # In place of the validation loader: the data module's hooks for a batch are called, too.
+                with replaced(source, "val_dataloader", lambda _: lambda: loader):
+                    self._trainer.validate(self._model, datamodule=self._datamodule, verbose=False)
             except UserError:
                 raise
             except Exception as error:

@@ -12,9 +12,12 @@ from torch.utils.hooks import RemovableHandle
 
 from lth_lightning.callbacks.checkpoint_io import own_checkpoint, save_own
 from lth_lightning.callbacks.controls import Control
+from lth_lightning.callbacks.data_state import DataState
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
+from lth_lightning.callbacks.epochs import begin_epochs_within
 from lth_lightning.callbacks.fit_watch import FitWatch
+from lth_lightning.callbacks.generators import seed_evaluation_loaders
 from lth_lightning.callbacks.hooks import builds_layers
 from lth_lightning.callbacks.measure import load_built
 from lth_lightning.callbacks.metrics import VAL_COLUMNS, forget, numbers, unknown_line
@@ -261,6 +264,7 @@ class PruningLoop(Callback):
         self._long_batches = long_batches
         self._is_fresh = not resume
         self._evaluated: list[int] = []
+        self._evaluated_buffers: list[int] = []
         self._saved_step = start.step
         self.learning_rates = []
         self._seconds = 0.0
@@ -268,6 +272,8 @@ class PruningLoop(Callback):
         self._metrics = MetricsFile(training.folder / METRICS, self.test_curve)
         if start.steps == 0:
             self._metrics.cut(0)  # there is no fit that would begin it
+        self._parameters: dict[str, torch.nn.Parameter] = {}
+        self._frozen: list[str] | None = None
         self.watch = FitWatch()
         # A fit that is resumed from its last step's checkpoint never starts, so `on_train_start` sets nothing.
         self._detach: Callable[[], None] = lambda: None
@@ -283,6 +289,9 @@ class PruningLoop(Callback):
         # Behind the callbacks that the module brings: whatever they do to the weights, the mask comes after it.
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         trainer.callbacks = [*(c for c in callbacks if c is not self), self]  # type: ignore[attr-defined]
+        if stage == "fit":
+            datamodule: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]
+            self._data_state = DataState(datamodule)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._is_fresh and builds_layers(pl_module):
@@ -291,7 +300,11 @@ class PruningLoop(Callback):
         self._mask = trainer.strategy.broadcast(self._mask)
         self.keeper = MaskKeeper(pl_module, self._mask, trainer.strategy.broadcast(self._start.pruned))
         self._detach = self.keeper.attach(trainer.optimizers)
-        self._names = [name for name, _ in pl_module.named_parameters()]
+        self._parameters = dict(pl_module.named_parameters())
+        if self._frozen is not None:
+            # What a hook of an earlier epoch has frozen or thawed.
+            for name, parameter in self._parameters.items():
+                parameter.requires_grad_(name not in self._frozen)
         if self.retrain.uses_rates:
             # At each step: by the end of a fit the schedule has moved once more, to a rate that no step had.
             self._handles = [o.register_step_pre_hook(lambda *_: self._note_rates(trainer)) for o in trainer.optimizers]
@@ -300,6 +313,7 @@ class PruningLoop(Callback):
             for group, rate in zip(parameter_groups(trainer), self._start.learning_rates, strict=True):
                 group["lr"] = rate
         refuse_schedules(trainer, self.evaluate_every)
+        begin_epochs_within(trainer, self)
         self._step = trainer.global_step
         if trainer.is_global_zero and not self._metrics.has_begun:
             self._metrics.cut(0)
@@ -373,10 +387,12 @@ class PruningLoop(Callback):
     ) -> None:
         if trainer.state.fn == "fit" and batch_idx == dataloader_idx == 0:
             self._evaluated = fingerprint(dict(pl_module.named_parameters()))
+            self._evaluated_buffers = fingerprint(dict(pl_module.named_buffers()))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit":
             return
+        seed_evaluation_loaders(trainer.val_dataloaders, self._seed)  # for the next one
         if self._evaluated and self._evaluated != fingerprint(dict(pl_module.named_parameters())):
             raise UserError(
                 "A callback or a hook evaluates other weights than those that are trained, such as an average of them: "
@@ -384,9 +400,12 @@ class PruningLoop(Callback):
             )
         self._interval_ended(trainer, pl_module)
 
-    def are_last_evaluated(self, weights: Weights) -> bool:
-        """Whether the last evaluation of the fit was of these weights, by the parameters' names."""
-        return not self._evaluated or self._evaluated == fingerprint({n: weights[n] for n in self._names})
+    def are_last_evaluated(self, model: LightningModule) -> bool:
+        """Whether the last evaluation of the fit was of the weights and buffers that `model` has."""
+        if not self._evaluated:
+            return True
+        buffers = fingerprint(dict(model.named_buffers()))
+        return self._evaluated == fingerprint(dict(model.named_parameters())) and self._evaluated_buffers == buffers
 
     def _interval_ended(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._training is not None
@@ -455,14 +474,17 @@ class PruningLoop(Callback):
         self._detach()
         for handle in self._handles:
             handle.remove()
+        self._data_state.put_back()
 
     def state_dict(self) -> dict[str, Any]:
         state = {**self.watch.state_dict(), "seconds": self.seconds, "learning_rates": self.learning_rates}
-        return {**state, "metrics": self._metrics.text}
+        frozen = [name for name, parameter in self._parameters.items() if not parameter.requires_grad]
+        return {**state, "metrics": self._metrics.text, "frozen": frozen}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._seconds = state_dict["seconds"]
         self.learning_rates = state_dict.get("learning_rates", [])  # an older version's checkpoint has none
+        self._frozen = state_dict.get("frozen")  # nor this
         self.watch.load_state_dict(state_dict)
         if is_rank_zero():
             self._restore_metrics(state_dict.get("metrics"))

@@ -1,17 +1,17 @@
 """Makes any train loader give the same batches again, from any batch on, without saving a generator's state."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-import torch
 from lightning_fabric.utilities.data import sized_len
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.trainer.states import RunningStage
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader, DistributedSampler, SequentialSampler
 
+from lth_lightning.callbacks.generators import flattened, own_generators
 from lth_lightning.callbacks.hooks import replaced
 from lth_lightning.seeding import derive_seed, seed_all
 
@@ -49,8 +49,9 @@ class EpochReplay:
         fit = self._trainer.fit_loop
         epoch: int = fit.epoch_progress.current.processed  # type: ignore[attr-defined]
         done = fit.epoch_loop.batch_progress.current.ready
-        loaders = self._loader.flattened if isinstance(self._loader, CombinedLoader) else [self._loader]
-        for number, loader in enumerate(loaders):
+        for number, loader in enumerate(flattened(self._loader)):
+            if getattr(loader, "_iterator", None) is not None:
+                loader._iterator = None  # workers that are kept would go on with their draws of the epoch before
             if isinstance(sampler := getattr(loader, "sampler", None), DistributedSampler):
                 sampler.seed = self._seed % 2**31
                 sampler.set_epoch(epoch)
@@ -68,14 +69,6 @@ class EpochReplay:
                 # A CombinedLoader gives each batch with its number and its loader's, and Lightning will again.
                 yield batch[0] if isinstance(self._loader, CombinedLoader) else batch
             index += 1
-
-
-def own_generators(loader: Any) -> Iterable[torch.Generator]:
-    """The generators that a DataLoader and its samplers draw from instead of the global one."""
-    batches = getattr(loader, "batch_sampler", None)
-    holders = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
-    found = [getattr(holder, "generator", None) for holder in holders]
-    return [generator for generator in found if isinstance(generator, torch.Generator)]
 
 
 def replaying(

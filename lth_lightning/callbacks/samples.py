@@ -9,8 +9,8 @@ from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 
+from lth_lightning.callbacks.generators import own_generators
 from lth_lightning.callbacks.hooks import seeded_hooks
-from lth_lightning.callbacks.replay import own_generators
 from lth_lightning.callbacks.trainer import gives
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError

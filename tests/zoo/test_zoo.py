@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import data_kinds
+import epoch_kinds
 import hooks_kinds
 import metrics_kinds
 import optimizer_kinds
@@ -23,7 +25,9 @@ from lth_lightning.errors import UserError
 from lth_lightning.report import command
 
 KINDS = [
-    kind for file in (hooks_kinds, metrics_kinds, optimizer_kinds, schedule_kinds, weights_kinds) for kind in file.KINDS
+    kind
+    for file in (data_kinds, hooks_kinds, epoch_kinds, metrics_kinds, optimizer_kinds, schedule_kinds, weights_kinds)
+    for kind in file.KINDS
 ]
 SERVED = [kind for kind in KINDS if not kind.refusal]
 REFUSED = [kind for kind in KINDS if kind.refusal]
@@ -138,6 +142,7 @@ def plainly_evaluated(kind: Kind, weights: Any, folder: Path) -> dict[str, float
             enable_progress_bar=False,
             enable_model_summary=False,
             callbacks=[Loaded()],
+            precision=kind.flags.get("precision"),
         )
         getattr(trainer, stage)(kind.model(), datamodule=kind.data(), verbose=False)
         found |= {name.replace("/", "_"): float(value) for name, value in trainer.callback_metrics.items()}
@@ -167,9 +172,10 @@ def test_an_interrupted_run_goes_on_to_the_same_files(served: tuple[Kind, Path, 
     kind, run, _ = served
     resumed = tmp_path / "run" / "version_0"
     folder: Path | None = None
-    for level in (0, 1):
+    # The checkpoints are of the first epoch and of the second.
+    for stop_at in ((0, EVERY + 3), (1, 2 * EVERY + 3)):
         with pytest.raises(StoppedError):
-            go(kind, tmp_path, folder, stop_at=(level, EVERY + 3))
+            go(kind, tmp_path, folder, stop_at)
         folder = resumed
     go(kind, tmp_path, resumed)
     assert_same(run, resumed)

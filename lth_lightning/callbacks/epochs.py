@@ -1,0 +1,54 @@
+"""A fit that begins within an epoch begins that epoch, too."""
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
+from pytorch_lightning.trainer import call
+
+from lth_lightning.callbacks.trainer import gives, parameter_groups
+from lth_lightning.pruning import snapshot
+
+
+def begin_epochs_within(trainer: Trainer, loop: Callback) -> None:
+    """Have a fit that goes on within an epoch call `on_train_epoch_start` first.
+
+    Lightning leaves the hook out where a fit goes on from a checkpoint of the middle of an epoch, which every ticket
+    that rewinds to such a step does. A hook that freezes a norm layer, or begins a list, is needed all the same. What
+    it does to the weights and to the optimizers was done before the checkpoint, so that is put back.
+
+    Args:
+        trainer: whose fit is about to start.
+        loop: the run's own callback, whose hook seeds what the others draw.
+    """
+    fit = trainer.fit_loop
+    advance_starts = fit.on_advance_start
+
+    def on_advance_start() -> None:
+        is_within = fit.restarted_mid_epoch or fit.restarted_on_epoch_end
+        advance_starts()
+        if is_within:
+            _begin_epoch(trainer, loop)
+
+    fit.on_advance_start = on_advance_start  # type: ignore[method-assign]
+
+
+def _begin_epoch(trainer: Trainer, loop: Callback) -> None:
+    model: LightningModule = trainer.lightning_module
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    theirs = [c for c in callbacks if c is not loop and _needs_hook(c)]
+    if not theirs and not gives(model, "on_train_epoch_start"):
+        return
+    weights = snapshot(model)
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in parameter_groups(trainer)]
+    loop.on_train_epoch_start(trainer, model)
+    for callback in theirs:
+        callback.on_train_epoch_start(trainer, model)
+    call._call_lightning_module_hook(trainer, "on_train_epoch_start")
+    model.load_state_dict(weights)
+    for group, before in zip(parameter_groups(trainer), groups, strict=True):
+        group.update(before)
+
+
+def _needs_hook(callback: Callback) -> bool:
+    """Whether it is a hook of the user's own. Lightning's go on without, but for the one that sets a Trainer's flag."""
+    owner = next(kind for kind in type(callback).__mro__ if "on_train_epoch_start" in vars(kind))
+    return owner is GradientAccumulationScheduler or not owner.__module__.startswith("pytorch_lightning.")
