@@ -91,7 +91,7 @@ def tiny(config: dict[str, Any]) -> list[str]:
     return words
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.thorough] if "/" in n else []) for n in NAMES])
 def test_a_config_runs_at_a_tiny_scale(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

@@ -108,6 +108,7 @@ def test_killed_again_and_again_when_a_file_appears_the_run_ends_the_same(starte
     assert_same_run(run, whole)
 
 
+@pytest.mark.thorough
 def test_killed_at_random_moments_the_run_ends_the_same(starter: Starter, whole: Path) -> None:
     delays = random.Random(0)
     process, run = new_run(starter, "at_random")
@@ -169,6 +170,7 @@ def age_events(run: Path) -> None:
         path.rename(path.with_name(".".join([*parts[:3], str(int(parts[3]) - 60), *parts[4:]])))
 
 
+@pytest.mark.thorough
 def test_killed_within_or_after_any_write_the_run_ends_the_same(starter: Starter, forks: Forks) -> None:
     """After every write, so between any two files that follow one another; and half way, once for each kind of file."""
     small = {
