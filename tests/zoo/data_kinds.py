@@ -122,10 +122,10 @@ class KeepsWorkers(Data):
 
 
 KINDS = [
-    Kind("data let go", data=LetsGo),
+    Kind("data let go", data=LetsGo, thorough=True),
     Kind("batches changed on the device", data=ChangesBatches, check=accuracy_on_changed_batches),
-    Kind("a norm layer's statistics set anew", callbacks=lambda: [MovesStatistics()]),
-    Kind("64 bits", flags={"precision": "64-true"}),
+    Kind("a norm layer's statistics set anew", callbacks=lambda: [MovesStatistics()], thorough=True),
+    Kind("64 bits", flags={"precision": "64-true"}, thorough=True),
     Kind("a data module that counts", data=CountsBatches, loop={"rewind_step": 0}, check=each_counts_alone),
     Kind(
         "evaluations shuffled by a generator of their own",
@@ -133,5 +133,5 @@ KINDS = [
         flags={"limit_val_batches": 2},
         draws_data=True,
     ),
-    Kind("workers that are kept", data=KeepsWorkers),
+    Kind("workers that are kept", data=KeepsWorkers, thorough=True),
 ]

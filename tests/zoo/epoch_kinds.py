@@ -53,10 +53,11 @@ class MovesAtEpochStart(pl.Callback):
 
 KINDS = [
     Kind("a norm layer frozen at an epoch's start", model=FreezesItsNorm, check=always_frozen),
-    Kind("a list begun at an epoch's start", model=CollectsLosses),
+    Kind("a list begun at an epoch's start", model=CollectsLosses, thorough=True),
     Kind(
         "a callback that halves at an epoch's start",
         callbacks=lambda: [MovesAtEpochStart()],
         loop={"rewind_step": REWIND_STEP + 4},
+        thorough=True,
     ),
 ]

@@ -29,7 +29,9 @@ KINDS = [
     for file in (data_kinds, hooks_kinds, epoch_kinds, metrics_kinds, optimizer_kinds, schedule_kinds, weights_kinds)
     for kind in file.KINDS
 ]
-SERVED = [kind for kind in KINDS if not kind.refusal]
+SERVED = [
+    pytest.param(kind, marks=[pytest.mark.thorough] if kind.thorough else []) for kind in KINDS if not kind.refusal
+]
 REFUSED = [kind for kind in KINDS if kind.refusal]
 
 

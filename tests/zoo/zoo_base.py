@@ -96,6 +96,8 @@ class Kind:
     """The names of the weights that are pruned, the last one as output."""
     draws_data: bool = False
     """Whether Lightning alone would draw other data, so that its numbers cannot be compared."""
+    thorough: bool = False
+    """Whether only the thorough tests have it."""
     check: Callable[[Path], None] = nothing
     """What else must hold of the finished run."""
 
