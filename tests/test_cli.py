@@ -96,6 +96,17 @@ def test_a_checkpoint_file_of_a_level_is_evaluated_too(
     assert float(shown[1]) == pytest.approx(record["final_test_acc"], abs=1e-6)
 
 
+def test_a_level_of_an_older_run_that_names_a_root_of_lightnings_is_evaluated(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "version_0"
+    shutil.copytree(run, copy)
+    (copy / "run.json").unlink()
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config["trainer"]["default_root_dir"] = "elsewhere"
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["test", "--ckpt_path", str(copy / "replicate_1" / "ticket" / "level_02")]) == 0
+    assert not Path("elsewhere").exists()
+
+
 @pytest.mark.parametrize("one_file", [False, True])
 def test_a_fit_starts_from_a_ticket(run: Path, tmp_path: Path, one_file: bool) -> None:
     source = run / "replicate_0" / "ticket" / "level_02"

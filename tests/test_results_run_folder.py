@@ -116,6 +116,13 @@ def test_other_names_are_refused_and_nothing_is_made(tmp_path, name):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a/" + "x" * 300])
+def test_a_name_that_the_file_system_does_not_take_leaves_nothing_behind(tmp_path, name):
+    with pytest.raises(UserError, match="cannot be written"):
+        claim(name, tmp_path / "new" / "logs")
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_run_has_a_config(tmp_path):
     with pytest.raises(UserError, match=r"is no run.*config\.yaml"):
         check_run(tmp_path)

@@ -50,8 +50,11 @@ def refuse_unfit(trainer: Trainer, model: LightningModule, rewind_step: int) -> 
             "Strategies that spawn or fork (ddp_spawn, ddp_fork, ddp_notebook) lose the callback's state between fits: "
             "use --trainer.strategy=ddp, which starts the command once a device."
         )
-    if trainer.val_check_interval not in (None, 1.0):
-        raise UserError("trainer.val_check_interval counts batches: set --pruning.evaluate_every, in steps, instead.")
+    # Where a time is given, Lightning sets no such attribute.
+    if getattr(trainer, "val_check_interval", "a time") not in (None, 1.0):
+        raise UserError(
+            "trainer.val_check_interval counts batches, or is a time: set --pruning.evaluate_every, in steps, instead."
+        )
     for flag in ("fast_dev_run", "barebones", "overfit_batches"):
         if getattr(trainer, flag, False):
             raise UserError(

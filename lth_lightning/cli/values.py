@@ -29,7 +29,9 @@ def check_values(config: Namespace) -> None:
         number = config.get(name)
         if number is not None and not 1 <= number <= most:
             raise UserError(f"--{name} is {number}: give 1 to {most:,}, or leave the choice to the command.")
-    if config.get("trainer.default_root_dir") is not None and not config.get("resume"):
+    # The config of a run that was made before this was refused may have it.
+    is_of_run = config.get("resume") or config.get("ckpt_path")
+    if config.get("trainer.default_root_dir") is not None and not is_of_run:
         raise UserError("--trainer.default_root_dir has no effect on a run: name the folder of runs with --logs.")
     for group in ("model", "data"):
         _check_null(config.get(group), group)

@@ -43,6 +43,7 @@ def claim(experiment: str, root: Path = Path("lightning_logs")) -> Path:
             f"'{experiment}' cannot name an experiment: use letters, digits, '.', '_', '+', '=', ',' and '-'."
         )
     named = Path(root) / experiment
+    new = [path for path in (named, *named.parents) if not os.path.exists(path)]
     try:
         named.mkdir(parents=True, exist_ok=True)
         versions = [int(m[1]) for p in named.iterdir() if (m := re.fullmatch(r"version_(\d+)", p.name))]
@@ -54,6 +55,9 @@ def claim(experiment: str, root: Path = Path("lightning_logs")) -> Path:
                 return folder
             number += 1
     except OSError as error:
+        for path in new:
+            with contextlib.suppress(OSError):
+                path.rmdir()
         raise UserError(
             f"The results folder {named} cannot be written ({error.strerror}): "
             "choose another with --logs, or mend its permissions."
