@@ -115,3 +115,9 @@ def test_a_terminal_shows_each_finished_training(capsys: pytest.CaptureFixture[s
     display.stop()
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
     assert "[1/1] replicate 0 ticket level 0" in shown
+
+
+def test_a_short_flag_in_a_config_is_told_where_it_belongs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text("replicates: 1\n")
+    assert main(["fit", "--config", "quickstart", "--config", str(tmp_path / "mine.yaml"), "--dry-run"]) == 2
+    assert capsys.readouterr().err == "lth: A config has no 'replicates' by itself: put 'replicates' under 'pruning'.\n"

@@ -59,6 +59,10 @@ def plain(message: str) -> str:
     message = re.sub(r" ?Given value type: .*", "", message)
     message = re.sub(r"(Does not validate against any of the Union subtypes )?Subtypes: .*? Errors: ", "", message)
     message = re.sub(r" ?- Expected a (<class 'NoneType'>|path but \S+ either not accessible or invalid)", "", message)
+    found = re.search(r"does not accept option '([\w.-]+)'", message)
+    if found and "." in (long := ALIASES.get(f"--{found[1]}", "")):
+        group, _, name = long.removeprefix("--").partition(".")
+        return f"A config has no '{found[1]}' by itself: put '{name}' under '{group}'."
     message = message.replace("Option 'class_path' is not accepted", "settings beside class_path go under init_args")
     message = re.sub(r"Type \S*Callable\[.*\] expects a function or a callable class: ", "", message)
     message = re.sub(r"\.\. Got value: .*| ?Subclass types expect one of: .*", "", message)

@@ -1,6 +1,5 @@
 """`lth ls`: the runs in a folder, the one written last at the end."""
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,8 +77,6 @@ def show(folder: Path, console: Console) -> int:
     rows.sort(key=lambda row: (row.written, row.name))
     if not console.is_terminal:
         _print_plain(rows, console)
-        if any(row.best for row in rows) and not problems:
-            print(LEGEND, file=sys.stderr)  # the lines themselves are for programs
     else:
         console.print(_table(rows, console.width))
         console.print(LEGEND, style="dim")
