@@ -60,7 +60,7 @@ def test_the_tables_figures_are_those_of_the_names() -> None:
             assert {int(part) for part in name[12:].split("_") if part.isdigit()} <= told, name
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.thorough] if "/" in n else []) for n in NAMES])
 def test_a_config_builds_and_costs_what_its_header_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     said = header(name).cost
     controls: list[str] = []

@@ -856,6 +856,7 @@ def has_compiler() -> bool:
         return False
 
 
+@pytest.mark.thorough
 def test_inductors_code_trains_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not has_compiler():
         pytest.skip("no C++ compiler")

@@ -61,6 +61,7 @@ def test_each_fit_of_the_readme_can_be_made(folder: Path, command: str, capsys: 
     assert not (folder / "lightning_logs").exists()
 
 
+@pytest.mark.thorough
 def test_what_the_readme_does_with_runs_works(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--trainer.max_steps=20", "--pruning.levels=7", "--replicates=1", "--pruning.controls=[]", "--workers=1"]
     assert main(["fit", "--config", "quickstart", "--experiment", "lenet", *words]) == 0

@@ -273,6 +273,7 @@ def test_damage_is_told_and_the_good_part_compared(pair: tuple[Path, Path], caps
     assert lines[1].startswith(f"lth: {table} is damaged from line 8")
 
 
+@pytest.mark.thorough
 def test_two_real_runs(tmp_path: Path) -> None:
     starter = Starter(tmp_path)
     content = {

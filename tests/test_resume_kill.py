@@ -91,6 +91,7 @@ def assert_nothing_was_repeated(run: Path, before: dict[Path, tuple[bytes, int]]
     assert {path: after[path] for path in before} == before
 
 
+@pytest.mark.thorough
 def test_killed_again_and_again_when_a_file_appears_the_run_ends_the_same(starter: Starter, whole: Path) -> None:
     process, run = new_run(starter, "at_files")
     killed, done = [], {}

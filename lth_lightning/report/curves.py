@@ -1,5 +1,6 @@
 """The curves of a run's trainings, from their metrics.csv."""
 
+import contextlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lth_lightning.errors import UserError
+from lth_lightning.files import read_pt
 from lth_lightning.place import place_of
 from lth_lightning.report.runs import Run
 from lth_lightning.results.record import OK, Record
@@ -44,6 +47,10 @@ def add_curves(run: Run, tick: Callable[[], None] = lambda: None) -> None:
             if not is_finished:
                 name = f"replicate {key[0]} {key[1]} level {key[2]}"
                 run.unfinished[name] = int(curve.step.iloc[-1]) if len(curve) else 0
+                if not is_owned(run.folder) and not (folder / METRICS).read_text().startswith(_kept_curve(folder)):
+                    run.problems.append(
+                        f"{folder / METRICS} is not what {CHECKPOINT} beside it has of it: --resume puts it back."
+                    )
             continue
         if record.status == OK and (wrong := _disagreement(curve, record, _first_step(run, record))):
             run.problems.append(f"{folder / METRICS} {wrong}: the curve is left out.")
@@ -53,6 +60,14 @@ def add_curves(run: Run, tick: Callable[[], None] = lambda: None) -> None:
     if curves:
         run.curves = pd.concat(curves, ignore_index=True)
         run.curves["arm"] = run.curves.arm.astype("category")
+
+
+def _kept_curve(folder: Path) -> str:
+    """What the checkpoint of an interrupted training holds of its metrics.csv; empty where none can be read."""
+    with contextlib.suppress(UserError, AttributeError, TypeError):
+        states = read_pt(folder / CHECKPOINT)["callbacks"].values()
+        return next((str(state["metrics"]) for state in states if "metrics" in state), "")
+    return ""
 
 
 def _read_curve(path: Path, is_finished: bool) -> pd.DataFrame:
