@@ -411,6 +411,7 @@ def test_of_a_worker_that_dies_it_is_told_what_it_made_how_it_ended_and_what_it_
     tmp_path: Path, what: Callable[[], None], told: str
 ) -> None:
     display, text = screen()
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # as the end of a plain Lightning fit does
     with pytest.raises(WorkerDiedError) as error:
         go(tmp_path, side_by_side(2, **LOOP), callbacks=fated(what, tmp_path), display=display)
     line = str(error.value)

@@ -246,7 +246,10 @@ def _work(
     for descriptor in (1, 2):
         os.dup2(printer.fileno(), descriptor)
     sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
-    faulthandler.enable(sys.stderr)  # a crash of native code has last words, too
+    # A crash of native code has last words, too. A Lightning fit of the parent has taken the handlers away without
+    # faulthandler's knowledge, so it would not set them again.
+    faulthandler.disable()
+    faulthandler.enable(sys.stderr)
     # In a thread: torch's pool of threads, where it was at work before the fork, is not here, and the thread that was
     # forked would wait for it forever. OpenMP gives a new thread a new pool.
     work = threading.Thread(target=_make_what_comes, args=(make, connection, threads), name="trainings")
