@@ -24,6 +24,8 @@ from benchmarks.task import Timing, masks, network, spread, start_at, threads
 from lth_lightning.data import Split
 from lth_lightning.pruning import Ticket
 
+pytestmark = pytest.mark.thorough
+
 
 class LittleMNIST(RandomMNIST):
     """300 images to train on, 100 to validate, 50 to test."""

@@ -333,6 +333,7 @@ def is_connected(model: VGG19, mask: Mask) -> bool:
     return bool((reached @ mask["net.output.weight"].float().t()).any())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("width", [0.25, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_synflow_in_100_rounds_keeps_a_vgg_connected_at_a_thousandth(width):
     model, schedule, mask = cut_vgg(width, SynFlow(), 0.001)

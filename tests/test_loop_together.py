@@ -820,6 +820,7 @@ def compiled(tmp_path: Path, counts: list[int], **arguments: Any) -> tuple[Path,
     return ours, run(tmp_path / "plain", False, steps=20, **arguments, **settings)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("network", ["LeNet300", "Conv2"])
 def test_a_run_compiles_its_networks_once_for_all_trainings(tmp_path: Path, network: str) -> None:
     model, data, _, _ = NETWORKS[network]

@@ -251,6 +251,7 @@ def test_biases_and_norms_are_never_in_a_mask():
     assert list(mask) == ["0.weight", "4.weight"]
 
 
+@pytest.mark.thorough
 def test_more_than_16_million_weights_are_pruned():
     # torch.quantile stops at 2**24 elements, and float32 counts no further.
     size = 2**24 + 10

@@ -211,6 +211,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_one_line_and_the_rest_is_reported(
     damage: str, run: Path, capsys: pytest.CaptureFixture[str]

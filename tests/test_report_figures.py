@@ -350,6 +350,7 @@ def test_the_alternative_text_has_each_lines_ends_and_its_best(tmp_path):
     )
 
 
+@pytest.mark.thorough
 def test_no_text_of_a_figure_is_cut_off(tmp_path):
     folder = some(tmp_path / "a-rather-long-name-of-an-experiment,activation=relu/version_0")
     write_run(tmp_path / "another-long-name-of-an-experiment,activation=sigmoid/version_0", test_curve=True)

@@ -18,7 +18,7 @@ from runs import environment
 
 from lth_lightning.report import listing, runs, terminal
 from lth_lightning.report.command import main
-from lth_lightning.results import Record, Training, session
+from lth_lightning.results import Record, Training, run_folder, session
 from lth_lightning.results.record import read_table
 from lth_lightning.results.run_folder import is_owned, owned
 
@@ -129,7 +129,7 @@ def test_a_run_that_another_process_is_at_work_on(tmp_path: Path, capsys: pytest
         assert ["a/version_0", "running", "2/3"] in [cells[:3] for cells in table(tmp_path)]
 
 
-def test_looking_whether_a_run_is_owned_disturbs_nobody(tmp_path: Path) -> None:
+def test_looking_whether_a_run_is_owned_disturbs_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_owned(tmp_path)
     with owned(tmp_path):
         assert is_owned(tmp_path)
@@ -139,12 +139,16 @@ def test_looking_whether_a_run_is_owned_disturbs_nobody(tmp_path: Path) -> None:
     look = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(look, fcntl.LOCK_SH)  # as `is_owned` holds it, for a moment
     assert not is_owned(tmp_path), "two who look at once do not take each other for an owner"
-    letting_go = "import os, time; time.sleep(0.02)"
-    process = subprocess.Popen([sys.executable, "-S", "-c", letting_go], pass_fds=[look])
-    os.close(look)
+    waits: list[float] = []
+
+    def look_ends(seconds: float) -> None:
+        waits.append(seconds)
+        os.close(look)
+
+    monkeypatch.setattr(run_folder.time, "sleep", look_ends)
     with owned(tmp_path):
         assert is_owned(tmp_path)
-    process.wait()
+    assert len(waits) == 1, "it waits for one who looks"
 
 
 def test_a_run_without_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

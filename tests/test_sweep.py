@@ -65,6 +65,7 @@ def assert_same(run: Path, other: Path) -> None:
 # What the cells are.
 
 
+@pytest.mark.thorough
 def test_each_cell_is_the_run_that_its_flags_alone_make(capsys: pytest.CaptureFixture[str]) -> None:
     assert fit("--config", "grid.yaml", "--pruning.controls", "[RandomReinit]", "--workers", "1") == 0
     out = capsys.readouterr().out
@@ -107,6 +108,7 @@ def test_flags_on_the_command_line_join_those_of_the_config(capsys: pytest.Captu
     ]
 
 
+@pytest.mark.thorough
 def test_a_sweep_over_networks_and_over_mappings() -> None:
     models = "[LeNet300, {class_path: LeNet300, init_args: {hidden: [9, 8], dropout: 0.5}}]"
     rates = "[{linear: 0.2, output: 0.1}, {linear: 0.5}]"
@@ -284,6 +286,7 @@ def test_a_stopped_sweep_tells_how_to_go_on_and_does(
     assert "4 of 4 cells are finished." in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_a_cell_alone_goes_on_and_is_extended(capsys: pytest.CaptureFixture[str]) -> None:
     assert fit("--config", "mine.yaml", "--sweep.seed_everything", "[1, 2]") == 0
     assert fit("--resume", "logs/mine/seed_everything=2/version_0", "--pruning.levels", "2") == 0
@@ -369,6 +372,7 @@ def test_a_cell_whose_run_is_gone_is_told(capsys: pytest.CaptureFixture[str]) ->
     assert "seed_everything=2/version_0 is no run" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_tickets_that_go_on_from_trained_weights_win_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     retrain = ["--sweep.pruning.retrain", "[LearningRateRewind, Rewind]", "--trainer.max_steps", "200"]
     assert fit("--config", "mine.yaml", *retrain, "--model.optimizer.init_args.lr", "0.03", "--workers", "1") == 0
@@ -378,6 +382,7 @@ def test_tickets_that_go_on_from_trained_weights_win_nothing(capsys: pytest.Capt
     assert re.search(r"^retrain=Rewind .*[%e]$", out, re.MULTILINE)
 
 
+@pytest.mark.thorough
 def test_a_sweep_is_extended_by_values_and_none_is_forgotten(capsys: pytest.CaptureFixture[str]) -> None:
     assert fit("--config", "mine.yaml", "--sweep.seed_everything", "[1, 2]", "--data.batch_size", "50") == 0
     before = finished(Path("logs/mine/seed_everything=1/version_0"))
