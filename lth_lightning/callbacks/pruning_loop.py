@@ -10,6 +10,7 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from lth_lightning.callbacks import loggers
 from lth_lightning.callbacks.checkpoint_io import own_checkpoint, save_own
 from lth_lightning.callbacks.controls import Control
 from lth_lightning.callbacks.data_state import DataState
@@ -264,7 +265,7 @@ class PruningLoop(Callback):
         self._long_batches = long_batches
         self._is_fresh = not resume
         self._evaluated = Evaluated()
-        self._saved_step = start.step
+        self._saved_step = self._logged = start.step
         self.learning_rates = []
         self._seconds = 0.0
         self._began = time.monotonic()
@@ -414,6 +415,7 @@ class PruningLoop(Callback):
             and not trainer.fit_loop._should_accumulate()
         ):
             self._saved_step = trainer.global_step
+            self._logged = loggers.last_logged(trainer)
             if why := save_own(trainer, self._training.folder / CHECKPOINT, self._training.identity):
                 self._display.tell(f"An interrupted training will begin anew, since {why}")
 
@@ -475,7 +477,7 @@ class PruningLoop(Callback):
     def state_dict(self) -> dict[str, Any]:
         state = {**self.watch.state_dict(), "seconds": self.seconds, "learning_rates": self.learning_rates}
         frozen = [name for name, parameter in self._parameters.items() if not parameter.requires_grad]
-        return {**state, "metrics": self._metrics.text, "frozen": frozen}
+        return {**state, "metrics": self._metrics.text, "frozen": frozen, loggers.LOGGED: self._logged}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._seconds = state_dict["seconds"]
