@@ -2,14 +2,17 @@
 
 import csv
 import importlib.util
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import torch
 import yaml
 from loop_helpers import StopAt, StoppedError, WithLoaders
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lth_lightning.callbacks import PruningLoop
 from lth_lightning.cli import main
@@ -23,19 +26,74 @@ def fit(folder: Path, logger: str, *words: str) -> int:
     return main([*WORDS, *CONTROL, f"--logs={folder / 'logs'}", f"--trainer.logger={logger}", *words])
 
 
-def run_python(folder: Path, logger: Any, callbacks: Any = (), run: Path | None = None) -> Path:
+def run_python(
+    folder: Path, logger: Any, callbacks: Any = (), run: Path | None = None, model: Any = WithLoaders
+) -> Path:
     """Ordinary modules, with one logger object or a maker of them."""
     loop = PruningLoop(levels=1, rates={"conv": 0.2, "linear": 0.2}, evaluate_every=6, checkpoint_every=6)
     loop.run(
         lambda training: pl.Trainer(
             accelerator="cpu", max_steps=24, logger=logger, callbacks=list(callbacks), log_every_n_steps=1
         ),
-        WithLoaders,
+        model,
         logs=folder / "logs",
         folder=run,
     )
     assert loop.folder is not None
     return loop.folder
+
+
+class LogsEachStep(WithLoaders):
+    """Logs its training loss at each batch; with `own_steps` it says itself at which step."""
+
+    own_steps = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        self.log("loss", loss)
+        if self.own_steps:
+            self.log("step", float(self.global_step + 1))
+        return loss
+
+    def on_validation_epoch_end(self) -> None:
+        if self.own_steps:
+            self.log("step", float(self.global_step))
+
+
+class SaysItsSteps(LogsEachStep):
+    own_steps = True
+
+
+class TwoOptimizers(LogsEachStep):
+    """Two steps a batch: loggers count batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in self.optimizers():
+            optimizer.step()
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return [torch.optim.SGD(part.parameters(), lr=0.05) for part in (self.block, self.head)]
+
+
+def points(folder: Path) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    """By training's folder and tag, the points of TensorBoard's events in the order in which they are shown."""
+    found = {}
+    for path in {path.parent for path in folder.rglob("events.out*") if ".hparams" not in path.name}:
+        events = EventAccumulator(str(path)).Reload()
+        for tag in events.Tags()["scalars"]:
+            if tag in ("loss", "val_loss", "val_acc"):
+                name = path.relative_to(folder).as_posix()
+                found[name, tag] = [(event.step, event.value) for event in events.Scalars(tag)]
+    return found
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -70,17 +128,34 @@ def test_a_version_of_the_users_stays_and_a_second_training_overwrites_nothing(t
     assert found == [Path("v/metrics.csv"), Path("v/run/version_0/replicate_0/ticket/level_01/metrics.csv")]
 
 
-def test_a_resumed_training_goes_on_in_its_own_file(tmp_path: Path) -> None:
-    whole = run_python(tmp_path / "whole", CSVLogger(tmp_path / "whole/theirs", flush_logs_every_n_steps=1))
-    theirs = CSVLogger(tmp_path / "part/theirs", flush_logs_every_n_steps=1)
+@pytest.mark.parametrize("model", [LogsEachStep, SaysItsSteps, TwoOptimizers])
+@pytest.mark.parametrize("kind", ["csv", "tensorboard"])
+def test_a_resumed_training_goes_on_in_its_own_curve_with_each_point_once(
+    tmp_path: Path, kind: str, model: type[LogsEachStep]
+) -> None:
+    def logger(folder: Path) -> Any:
+        if kind == "csv":
+            return CSVLogger(folder / "theirs", flush_logs_every_n_steps=1)
+        return TensorBoardLogger(folder / "theirs", flush_secs=1)
+
+    def curves(folder: Path) -> Any:
+        own = points(folder / "logs")  # the run's own TensorBoard is cut in the same way
+        if kind == "tensorboard":
+            return own, points(folder / "theirs")
+        files = sorted((folder / "theirs").rglob("metrics.csv"))
+        return own, {
+            path.relative_to(folder).as_posix(): [{**row, "epoch": ""} for row in table(path)] for path in files
+        }
+
+    whole = run_python(tmp_path / "whole", logger(tmp_path / "whole"), model=model)
     with pytest.raises(StoppedError):
-        run_python(tmp_path / "part", theirs, [StopAt(20)])
+        run_python(tmp_path / "part", logger(tmp_path / "part"), [StopAt(20)], model=model)
+    time.sleep(1.1)  # TensorBoard reads files in the order of the seconds in their names
     run = tmp_path / "part/logs/run/version_0"
-    assert run_python(tmp_path / "part", theirs, run=run) == run
-    for path in (tmp_path / "whole/theirs").rglob("metrics.csv"):
-        again = tmp_path / "part/theirs" / path.relative_to(tmp_path / "whole/theirs")
-        rows, expected = ([r for r in table(file) if r["val_loss"]] for file in (again, path))
-        assert rows == expected
+    assert run_python(tmp_path / "part", logger(tmp_path / "part"), run=run, model=model) == run
+    expected = curves(tmp_path / "whole")
+    assert all(len(part) >= 2 for part in expected)
+    assert curves(tmp_path / "part") == expected
     assert whole.name == run.name
 
 
@@ -134,6 +209,24 @@ def test_wandb_has_a_run_each_training(tmp_path: Path, monkeypatch: pytest.Monke
     assert [dict(run.config)["level"] for _, run in begun] == [0, 1, 1]
     assert ended == [run for _, run in begun]
     assert wandb.run is None
+
+
+def test_a_resumed_training_goes_on_in_its_run_of_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    begun, init = [], wandb.init
+    monkeypatch.setattr(wandb, "init", lambda **settings: (begun.append(settings), init(**settings))[1])
+    with pytest.raises(StoppedError):
+        run_python(tmp_path, WandbLogger(save_dir=tmp_path, offline=True), [StopAt(20)])
+    run_python(tmp_path, WandbLogger(save_dir=tmp_path, offline=True), run=tmp_path / "logs/run/version_0")
+    first, again, following = ((settings["name"], settings["id"], settings["resume"]) for settings in begun)
+    assert first == again
+    assert first[2] == "allow"
+    assert following[1] != first[1]
+    # `wandb sync` puts what both sessions have written into the one run of their id.
+    folders = [path.name.split("-")[-1] for path in (tmp_path / "wandb").glob("offline-run-*")]
+    assert sorted(folders) == sorted([first[1], first[1], following[1]])
 
 
 def test_mlflow_has_a_run_each_training_and_a_resumed_one_goes_on(

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from loop_helpers import RATES, TEST, TRAIN, VAL, OwnModule, SmallData, go, level, load, rows, tiny
+from pytorch_lightning import Callback
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -223,3 +224,22 @@ def test_a_test_curve_is_the_test_set_at_every_evaluation(tmp_path: Path) -> Non
         assert float(metrics[-1]["test_acc"]) == record.final_test_acc
         assert float(metrics[-1]["test_loss"]) == pytest.approx(record.final_test_loss, rel=1e-6)
         assert {**vars(record), "seconds": 0} == {**vars(same), "seconds": 0}
+
+
+def test_loggers_are_given_back_after_the_measurement_as_they_were(tmp_path: Path) -> None:
+    trainers: list[Any] = []
+    seen: list[Any] = []
+
+    class Keeps(Callback):
+        def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+            trainers.append((trainer, list(trainer.loggers)))
+
+        def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+            seen.append([logger._logger for logger in trainer.loggers])
+
+    go(tmp_path, {"levels": 1, "rates": RATES, "save_early_stop": True}, callbacks=lambda _: [Keeps()])
+    assert len(seen) >= len(trainers) == 2
+    for trainer, loggers in trainers:
+        assert [type(logger).__name__ for logger in loggers] == ["TensorBoardLogger"]
+        assert trainer.loggers == loggers
+        assert loggers in seen  # muted, and not once more each time

@@ -1,6 +1,7 @@
 """A ticket travels in one file, and says so when it does not fit."""
 
 import platform
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 import lth_lightning
 from lth_lightning.errors import UserError
 from lth_lightning.pruning import Schedule, Ticket, snapshot
+from lth_lightning.pruning.ticket_path import WHAT
 
 
 def network(hidden: int = 6, seed: int = 0) -> nn.Sequential:
@@ -143,10 +145,61 @@ def test_a_folder_without_a_mask_is_no_ticket(tmp_path):
     assert "holds no ticket" in refusal(lambda: Ticket.load(tmp_path))
 
 
-def test_a_levels_folder_without_its_rewind_point_says_which_file_is_missing(tmp_path, ticket):
+def test_a_levels_folder_that_was_copied_alone_says_what_a_ticket_consists_of(tmp_path, ticket):
     folder = level_folder(tmp_path, ticket)
+    copy = tmp_path / "level_02"
+    shutil.copytree(folder, copy)
+    text = refusal(lambda: Ticket.load(copy))
+    assert text.startswith(f"{copy} has a mask and no weights")
+    for part in (str(copy.parents[1] / "rewind.pt"), "A ticket is a level's folder within its run", "Ticket.save"):
+        assert part in text
     (folder.parents[1] / "rewind.pt").unlink()
-    assert "rewind.pt does not exist" in refusal(lambda: Ticket.load(folder))
+    assert str(folder.parents[1] / "rewind.pt") in refusal(lambda: Ticket.load(folder))
+
+
+@pytest.mark.parametrize("path", ["/level_02", "/ticket/level_02", "/replicate_0/ticket/level_02"])
+def test_a_copy_right_below_the_root_is_refused_as_others(tmp_path, ticket, monkeypatch, path):
+    folder = level_folder(tmp_path, ticket)
+    monkeypatch.setattr(Path, "resolve", lambda _: Path(path))
+    assert "no weights that it starts from" in refusal(lambda: Ticket.load(folder))
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("logs", "has no mask.pt. {what}"),
+        ("logs/lenet", "has no mask.pt. {what} Name a level, such as {level}."),
+        ("logs/lenet/version_0", "has no mask.pt. {what} Name a level, such as {level}."),
+        ("logs/lenet/version_0/replicate_0", "has no mask.pt. {what} Name a level, such as {level}."),
+        ("logs/lenet/version_0/replicate_0/ticket", "has no mask.pt. {what} Name a level, such as {level}."),
+        ("logs/lenet/version_0/replicate_0/ticket/level_07", "does not exist. {what} Name a level, such as {level}."),
+        ("logs/lenet/version_0/replicate_0/ticket/level_02/mask.pt", "weights, level, density. {what} Name {level}."),
+        (
+            "logs/lenet/version_0/replicate_0/ticket/level_02/trained.pt",
+            "mask, weights, level, density. {what} Name {level}.",
+        ),
+        ("logs/lenet/version_0/replicate_0/ticket/level_02/result.json", "{what} Name {level}."),
+        (
+            "logs/lenet/version_0/replicate_0/rewind.pt",
+            "mask, weights, level, density. {what} Name a level, such as {level}.",
+        ),
+        ("logs/lenet/version_0/config.yaml", "{what} Name a level, such as {level}."),
+        ("empty", "has no mask.pt. {what}"),
+        ("sent", "has no mask.pt. {what} Name {sent}."),
+        ("sent/state.pt", "lacks one of format, mask, weights, level, density. {what}"),
+    ],
+)
+def test_a_path_that_is_no_ticket_says_what_one_is_and_which_is_near(tmp_path, ticket, named, told):
+    level = level_folder(tmp_path, ticket)
+    (level / "result.json").write_text("{}")
+    torch.save({"format": 1, "weights": ticket.weights, "level": 2}, level / "trained.pt")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "sent").mkdir()
+    ticket.save(tmp_path / "sent/ticket.pt")
+    torch.save(ticket.weights, tmp_path / "sent/state.pt")
+    text = refusal(lambda: Ticket.load(tmp_path / named))
+    assert text.startswith(str(tmp_path / named))
+    assert text.endswith(told.format(what=WHAT, level=level, sent=tmp_path / "sent/ticket.pt"))
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -1,10 +1,13 @@
 """Reports, lists and comparisons of folders as people have them: named oddly, half written, looked at from inside."""
 
+import errno
 import json
+import os
 import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_runs import write_run
@@ -40,7 +43,7 @@ def test_a_cell_of_a_sweep_is_known_from_inside(run: Path, monkeypatch: pytest.M
 def test_a_run_that_is_named_twice_is_one(run: Path) -> None:
     link = run.parent / "latest"
     link.symlink_to(run)
-    assert find([run, run.parent, link]) == [run]
+    assert find([run, run.parent, link], []) == [run]
 
 
 def test_versions_of_one_experiment_are_named_alike_and_an_only_one_is_left_out() -> None:
@@ -199,3 +202,63 @@ def test_a_sparse_run_json_is_no_hindrance(run: Path, plan: dict[str, object]) -
     (run / "run.json").write_text(json.dumps(plan))
     assert main(["report", str(run)]) == 0
     assert main(["ls", str(run)]) == 0
+
+
+def shut(monkeypatch: pytest.MonkeyPatch, *folders: Path, of: str = "scandir") -> None:
+    """Folders that may not be listed, or not be searched: a superuser, whom the tests may run as, could do both."""
+    if of == "scandir":
+        real = os.scandir
+
+        def scandir(path: str | Path = ".") -> Any:
+            if Path(path) in folders:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        return
+    is_file = Path.is_file
+
+    def looks(path: Path) -> bool:
+        if path.parent in folders:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", looks)
+
+
+@pytest.mark.parametrize("of", ["scandir", "is_file"])
+@pytest.mark.parametrize("command", ["ls", "report", "diff"])
+def test_a_folder_that_may_not_be_read_is_one_line_and_hides_none_beside_it(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    of: str,
+) -> None:
+    logs = run.parents[1]
+    for name in ("a", "z"):  # before and behind the run's in the order of names
+        (logs / name / "deep").mkdir(parents=True)
+    other = shutil.copytree(run, tmp_path / "other/version_0")
+    shut(monkeypatch, logs / "a/deep", logs / "z", of=of)
+    words = {"ls": [logs], "report": [logs, "--out", tmp_path / "out"], "diff": [logs, other]}[command]
+    assert main([command, *map(str, words)]) == 2
+    out, error = capsys.readouterr()
+    assert error.splitlines() == [
+        f"lth: {logs / 'a/deep'} cannot be read (Permission denied). Nor can 1 other folder. Runs in there are left "
+        "out: mend the permissions."
+    ]
+    assert out
+
+
+@pytest.mark.parametrize("command", ["ls", "report", "diff"])
+def test_where_nothing_may_be_read_it_is_not_said_that_there_is_nothing(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    logs = run.parents[1]
+    shut(monkeypatch, logs)
+    assert main([command, str(logs), *([str(run)] if command == "diff" else [])]) == 2
+    error = capsys.readouterr().err
+    assert f"{logs} cannot be read (Permission denied)" in error
+    assert len(error.splitlines()) == 1
+    assert "holds no run" not in error

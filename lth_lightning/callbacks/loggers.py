@@ -13,6 +13,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.logger import DummyLogger
 
+from lth_lightning.callbacks.checkpoint_io import read_checkpoint
 from lth_lightning.errors import UserError
 from lth_lightning.results import session
 from lth_lightning.results.run_folder import CONFIG
@@ -41,6 +42,26 @@ class MutedLogger(DummyLogger):
     @property
     def log_dir(self) -> str | None:
         return getattr(self._logger, "log_dir", None) or self.save_dir
+
+
+LOGGED = "loggers_until"
+"""Where a checkpoint of the run's callback says how far the curves of loggers go."""
+
+
+def last_logged(trainer: Trainer) -> int:
+    """The step of the last point that loggers have been given.
+
+    It is no optimizer step: Lightning counts batches from 0, unless the module logs a `step` of its own.
+    """
+    step = trainer.logged_metrics.get("step")
+    return trainer.fit_loop.epoch_loop._batches_that_stepped if step is None else int(step)
+
+
+def logged_until(checkpoint: Path, step: int) -> int:
+    """What `last_logged` was at the checkpoint; `step`, its optimizer step, where an older version wrote it."""
+    states = read_checkpoint(checkpoint).get("callbacks", {}).values()
+    found = [state[LOGGED] for state in states if isinstance(state, dict) and type(state.get(LOGGED)) is int]
+    return found[0] if found else step
 
 
 def own(trainer: Trainer) -> list[Logger]:
@@ -84,7 +105,8 @@ def runs_of(loggers: Sequence[Logger], training: Training, density: float, step:
         loggers: the user's.
         training: whose fit and final measurements follow.
         density: of its mask.
-        step: of the checkpoint from which the training goes on; None at its beginning.
+        step: where the curves end at the checkpoint from which the training goes on, as `logged_until` says; None at
+            its beginning.
     """
     before = [_copy(vars(logger)) for logger in loggers]
     try:

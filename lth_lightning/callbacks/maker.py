@@ -92,9 +92,10 @@ class Maker:
         elif is_main and not (training.folder / MASK).exists():
             self.origins.write_mask(training, start.mask)
         logger = None
+        logged = None if step is None else loggers.logged_until(checkpoint, step)
         if self.logs:  # of other ranks it writes nothing, but a module may ask for it
-            logger = loggers.logger_for(training.run, training.version, None if step is None else step + 1)
-        named = loggers.runs_of(loggers.own(trainer), training, self.origins.density(start.mask), step)
+            logger = loggers.logger_for(training.run, training.version, None if logged is None else logged + 1)
+        named = loggers.runs_of(loggers.own(trainer), training, self.origins.density(start.mask), logged)
         if long_steps is None:
             trainer.callbacks.append(GradientMasks(self.loop))  # type: ignore[attr-defined]
         trainers.adopt(

@@ -117,7 +117,8 @@ class Measure:
     def _evaluating(self, weights: Weights) -> Iterator[None]:
         """Within it, an evaluation is of `weights`, draws the same numbers, and adds no point to a curve."""
         trainer = self._trainer
-        trainer.loggers = [MutedLogger(logger) for logger in trainer.loggers]
+        theirs = trainer.loggers
+        trainer.loggers = [MutedLogger(logger) for logger in theirs]
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         holder = WeightsHolder(weights)
         callbacks.append(holder)
@@ -126,6 +127,7 @@ class Measure:
             yield
         finally:
             callbacks.remove(holder)
+            trainer.loggers = theirs
             # Lightning holds on to what was logged of which of two loaders; another evaluation may have one.
             trainer.validate_loop._results.clear()
 

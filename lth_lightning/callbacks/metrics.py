@@ -22,6 +22,9 @@ def forms(name: str) -> Iterable[str]:
         yield form
 
 
+_KNOWN = tuple(form for name in (*VAL_COLUMNS, *TEST_COLUMNS) for form in forms(name))
+
+
 def find(metrics: Mapping[str, Any], name: str) -> Any | None:
     """The value of `name` in any of its forms; None where it is in none of them."""
     return next((metrics[form] for form in forms(name) if form in metrics), None)
@@ -30,9 +33,8 @@ def find(metrics: Mapping[str, Any], name: str) -> Any | None:
 def forget(trainer: Trainer) -> None:
     """Drop what an earlier evaluation has logged, which Lightning would give again where this one logs nothing."""
     kept = trainer._logger_connector._callback_metrics
-    for name in (*VAL_COLUMNS, *TEST_COLUMNS):
-        for form in forms(name):
-            kept.pop(form, None)
+    for form in _KNOWN:
+        kept.pop(form, None)
 
 
 def numbers(trainer: Trainer, names: Sequence[str], *more: Tensor | None) -> list[float | None]:
@@ -57,7 +59,6 @@ def unknown_line(trainer: Trainer, wanted: Sequence[str]) -> str | None:
     missing = [name for name in wanted if find(logged, name) is None]
     if not missing:
         return None
-    used = {form for name in (*VAL_COLUMNS, *TEST_COLUMNS) for form in forms(name)} | {"step", "epoch"}
-    others = sorted(name for name in logged if name not in used)
+    others = sorted(name for name in logged if name not in (*_KNOWN, "step", "epoch"))
     instead = f" (it logs {', '.join(others)})" if others else ""
     return f"The module logs no {' and no '.join(missing)}{instead}: the results will have empty cells there."

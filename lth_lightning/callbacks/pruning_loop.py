@@ -10,12 +10,14 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from lth_lightning.callbacks import loggers
 from lth_lightning.callbacks.checkpoint_io import own_checkpoint, save_own
 from lth_lightning.callbacks.controls import Control
 from lth_lightning.callbacks.data_state import DataState
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.epochs import begin_epochs_within
+from lth_lightning.callbacks.evaluated import Evaluated
 from lth_lightning.callbacks.fit_watch import FitWatch
 from lth_lightning.callbacks.generators import seed_evaluation_loaders
 from lth_lightning.callbacks.hooks import builds_layers
@@ -29,7 +31,6 @@ from lth_lightning.files import plain_copy, write_pt
 from lth_lightning.pruning import Criterion, Magnitude, Mask, MaskKeeper, Schedule, Ticket, Weights, snapshot
 from lth_lightning.pruning.allocation import Scope
 from lth_lightning.pruning.frozen import Pruned
-from lth_lightning.pruning.rewind import fingerprint
 from lth_lightning.pruning.schedule import PAPER_RATES
 from lth_lightning.pruning.ticket import FORMAT
 from lth_lightning.results.curve import TEST_COLUMNS, MetricsFile
@@ -263,9 +264,8 @@ class PruningLoop(Callback):
         self._display = display
         self._long_batches = long_batches
         self._is_fresh = not resume
-        self._evaluated: list[int] = []
-        self._evaluated_buffers: list[int] = []
-        self._saved_step = start.step
+        self._evaluated = Evaluated()
+        self._saved_step = self._logged = start.step
         self.learning_rates = []
         self._seconds = 0.0
         self._began = time.monotonic()
@@ -381,19 +381,19 @@ class PruningLoop(Callback):
         if trainer.state.fn == "fit":
             self.keeper.mask_weights()
             forget(trainer)
+            self._evaluated.begin()
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if trainer.state.fn == "fit" and batch_idx == dataloader_idx == 0:
-            self._evaluated = fingerprint(dict(pl_module.named_parameters()))
-            self._evaluated_buffers = fingerprint(dict(pl_module.named_buffers()))
+            self._evaluated.first_batch(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit":
             return
         seed_evaluation_loaders(trainer.val_dataloaders, self._seed)  # for the next one
-        if self._evaluated and self._evaluated != fingerprint(dict(pl_module.named_parameters())):
+        if not self._evaluated.are_parameters_of(pl_module):
             raise UserError(
                 "A callback or a hook evaluates other weights than those that are trained, such as an average of them: "
                 "the run's numbers would not be of the weights that it keeps. Drop it."
@@ -402,10 +402,7 @@ class PruningLoop(Callback):
 
     def are_last_evaluated(self, model: LightningModule) -> bool:
         """Whether the last evaluation of the fit was of the weights and buffers that `model` has."""
-        if not self._evaluated:
-            return True
-        buffers = fingerprint(dict(model.named_buffers()))
-        return self._evaluated == fingerprint(dict(model.named_parameters())) and self._evaluated_buffers == buffers
+        return self._evaluated.is_of(model)
 
     def _interval_ended(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._training is not None
@@ -418,6 +415,7 @@ class PruningLoop(Callback):
             and not trainer.fit_loop._should_accumulate()
         ):
             self._saved_step = trainer.global_step
+            self._logged = loggers.last_logged(trainer)
             if why := save_own(trainer, self._training.folder / CHECKPOINT, self._training.identity):
                 self._display.tell(f"An interrupted training will begin anew, since {why}")
 
@@ -437,8 +435,8 @@ class PruningLoop(Callback):
         if found is None:
             *values, train = numbers(trainer, self.logged, train_loss)
             found = dict(zip(self.logged, values, strict=True))
-            line = unknown_line(trainer, VAL_COLUMNS) if trainer.enable_validation else None
-            if line and trainer.is_global_zero:
+            lacks = trainer.enable_validation and any(found[name] is None for name in VAL_COLUMNS)
+            if lacks and trainer.is_global_zero and (line := unknown_line(trainer, VAL_COLUMNS)):
                 self._display.tell(line)
         else:
             train = numbers(trainer, (), train_loss)[0]
@@ -479,7 +477,7 @@ class PruningLoop(Callback):
     def state_dict(self) -> dict[str, Any]:
         state = {**self.watch.state_dict(), "seconds": self.seconds, "learning_rates": self.learning_rates}
         frozen = [name for name, parameter in self._parameters.items() if not parameter.requires_grad]
-        return {**state, "metrics": self._metrics.text, "frozen": frozen}
+        return {**state, "metrics": self._metrics.text, "frozen": frozen, loggers.LOGGED: self._logged}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._seconds = state_dict["seconds"]

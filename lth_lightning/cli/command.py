@@ -27,6 +27,7 @@ from lth_lightning.callbacks.hooks import built, seeded_hooks
 from lth_lightning.callbacks.measure import WeightsHolder
 from lth_lightning.callbacks.origin import fresh_model
 from lth_lightning.callbacks.trainer import leave_no_files, numbers_files
+from lth_lightning.cli import devices
 from lth_lightning.cli.code import check_code
 from lth_lightning.cli.messages import did_you_mean, own_error, plain
 from lth_lightning.cli.values import check_values
@@ -209,7 +210,8 @@ class LTHCLI(LightningCLI):
         try:
             trainer: pl.Trainer = self.trainer_class(**options)
         except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
-            raise UserError(f"The trainer's settings do not work: {error}") from None
+            why = devices.why_not(options["accelerator"], options["devices"], bool(self._init.get("resume")))
+            raise UserError(why or f"The trainer's settings do not work: {error}") from None
         return trainer
 
     def _make_model(self) -> pl.LightningModule:

@@ -30,16 +30,6 @@ def snapshot(model: nn.Module, device: torch.device | str | None = None) -> Weig
     }
 
 
-def fingerprint(weights: Mapping[str, Tensor]) -> list[int]:
-    """A number for each tensor, the sum of its bits as integers: equal on every device where the tensors are equal."""
-    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    sums = [
-        (value.detach().view(integers[value.element_size()]) if value.is_floating_point() else value.detach()).sum()
-        for value in weights.values()
-    ]
-    return [int(number) for number in torch.stack([s.long() for s in sums]).tolist()] if sums else []
-
-
 def to_cpu(weights: Mapping[str, Any]) -> Weights:
     """The same state dict on the CPU, for a file that any machine can read."""
     return {name: value.cpu() if isinstance(value, Tensor) else value for name, value in weights.items()}

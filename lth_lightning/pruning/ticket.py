@@ -14,6 +14,7 @@ from lth_lightning.place import check_place
 from lth_lightning.pruning.layers import weight_layers
 from lth_lightning.pruning.mask import Mask
 from lth_lightning.pruning.rewind import Weights, check_fits, rewind
+from lth_lightning.pruning.ticket_path import no_ticket
 from lth_lightning.versions import versions
 
 FORMAT = 1
@@ -149,7 +150,10 @@ class Ticket:
         path = Path(path)
         if path.is_dir():
             return cls._from_level(path)
-        content = read_format(path, ("mask", "weights", "level", "density"))
+        try:
+            content = read_format(path, ("mask", "weights", "level", "density"))
+        except UserError as error:
+            raise UserError(no_ticket(path, str(error))) from None
         check_shapes(content["mask"], content["weights"], path)
         check_finite(content["weights"], content["mask"], path)
         return cls(**{key: content[key] for key in cls.__dataclass_fields__ if key in content})
@@ -157,21 +161,28 @@ class Ticket:
     @classmethod
     def _from_level(cls, folder: Path) -> "Ticket":
         if not (folder / "mask.pt").exists():
-            raise UserError(
-                f"{folder} holds no ticket: give a level's folder of a run (with a mask.pt), or a ticket.pt file."
-            )
+            raise UserError(no_ticket(folder, f"{folder} holds no ticket, for it has no mask.pt."))
         mask = read_format(folder / "mask.pt", ("mask", "level", "density", "arm"))
         if mask["arm"] != "ticket":
             raise UserError(
                 f"{folder} belongs to the control '{mask['arm']}', which is no ticket: give a folder under ticket/."
             )
-        parents = folder.resolve().parents  # a relative path may have fewer
-        rewind_point = parents[1] / "rewind.pt"
+        # A relative path has fewer folders above it, and a copy may lie right below the root.
+        replicate, run, experiment = [*folder.resolve().parents, *[Path("/")] * 4][1:4]
+        rewind_point = replicate / "rewind.pt"
+        if not rewind_point.exists():
+            raise UserError(
+                no_ticket(
+                    folder,
+                    f"{folder} has a mask and no weights that it starts from: there is no {rewind_point}. Copy the "
+                    "run, or this folder and its replicate's rewind.pt as they lie in it.",
+                )
+            )
         point = read_format(rewind_point, ("weights", "step", "seed"))
         check_seed(point, mask.get("seed", point["seed"]), rewind_point)
         check_shapes(mask["mask"], point["weights"], rewind_point)
         check_finite(point["weights"], mask["mask"], rewind_point)
-        config = parents[2] / "config.yaml"
+        config = run / "config.yaml"
         return cls(
             mask=mask["mask"],
             weights=point["weights"],
@@ -179,7 +190,7 @@ class Ticket:
             density=mask["density"],
             rewind_step=point["step"],
             seed=point["seed"],
-            experiment=parents[3].name,
+            experiment=experiment.name,
             config=read_text(config) if config.exists() else "",
         )
 

@@ -64,7 +64,8 @@ def show(first: Path, second: Path, console: Console) -> int:
 
     Raises UserError where one is no run.
     """
-    folders = [_run(first), _run(second)]
+    problems: list[str] = []
+    folders = [_run(first, problems), _run(second, problems)]
     if folders[0].resolve() == folders[1].resolve():
         raise UserError(f"{first} and {second} are one run: name two.")
     a, b = (read(folder, name) for folder, name in zip(folders, names(folders), strict=True))
@@ -90,12 +91,12 @@ def show(first: Path, second: Path, console: Console) -> int:
     if unknown:
         _say(console, f"Versions and machine are not known of {' and '.join(unknown)}: there is no whole run.json.")
     _results(a, b, heads, console)
-    return complain([*a.problems, *b.problems])
+    return complain([*problems, *a.problems, *b.problems])
 
 
-def _run(path: Path) -> Path:
+def _run(path: Path, problems: list[str]) -> Path:
     """The run that is meant: `path`, or the only one in it."""
-    found = find([path])
+    found = find([path], problems)
     if len(found) > 1:
         raise UserError(f"{path} holds {len(found)} runs: name one of them, such as {found[-1]}.")
     return found[0]

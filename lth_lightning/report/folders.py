@@ -1,6 +1,6 @@
 """Which folders are runs, and what each is called in a report."""
 
-import contextlib
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,41 +9,67 @@ from typing import Any
 import yaml
 
 from lth_lightning.errors import UserError
+from lth_lightning.files import unreadable
 from lth_lightning.results.run_folder import CONFIG, SWEEP, TABLE
 
 
-def find(paths: Sequence[Path]) -> list[Path]:
+def find(paths: Sequence[Path], problems: list[str]) -> list[Path]:
     """The run folders in `paths`, each a run, an experiment or a sweep, in order and each once.
 
-    Raises UserError where one of them holds no run.
+    Folders that may not be read are one line in `problems`. Raises UserError where one of the paths holds no run.
     """
     found: dict[Path, Path] = {}
     for path in paths:
-        runs = [path] if _is_run(path) else sorted(_below(path), key=_place)
+        unseen: list[str] = []
+        runs = runs_in(path, unseen)
         if not path.exists():
             raise UserError(f"There is no {path}: `lth ls` lists the runs in lightning_logs.")
         if not runs:
-            raise UserError(
-                f"{path} holds no run: give a run's folder, such as lightning_logs/lenet/version_0, or an experiment's."
-            )
+            told = "give a run's folder, such as lightning_logs/lenet/version_0, or an experiment's."
+            raise UserError(unseen[0] if unseen else f"{path} holds no run: {told}")
+        problems += unseen
         for run in runs:
             found.setdefault(run.resolve(), run)
     return list(found.values())
+
+
+def runs_in(path: Path, problems: list[str]) -> list[Path]:
+    """The run that `path` is, or those below it, in order; folders that may not be read are one line in `problems`."""
+    if _is_run(path):
+        return [path]
+    shut: list[str] = []
+    runs = sorted(_below(path, shut), key=_place)
+    if shut:
+        others = len(shut) - 1
+        more = f" Nor can {others} other folder{'s' if others > 1 else ''}." if others else ""
+        problems.append(f"{shut[0]}{more} Runs in there are left out: mend the permissions.")
+    return runs
 
 
 def _is_run(path: Path) -> bool:
     return (path / CONFIG).is_file() or (path / TABLE).is_file()
 
 
-def _below(path: Path) -> Iterator[Path]:
-    """Runs at any depth; within a run there is none."""
-    with contextlib.suppress(OSError):
-        for child in sorted(path.iterdir()):
-            if child.is_dir() and not child.is_symlink():
-                if _is_run(child):
-                    yield child
-                else:
-                    yield from _below(child)
+def _below(path: Path, shut: list[str]) -> Iterator[Path]:
+    """Runs at any depth; within a run there is none. A folder that may not be read is a line in `shut`."""
+    try:
+        with os.scandir(path) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except (FileNotFoundError, NotADirectoryError):  # removed meanwhile, or no folder
+        return
+    except OSError as error:
+        shut.append(unreadable(path, error))
+        return
+    for child in (path / name for name in names):
+        try:
+            is_run = _is_run(child)
+        except OSError as error:
+            shut.append(unreadable(child, error))
+            continue
+        if is_run:
+            yield child
+        else:
+            yield from _below(child, shut)
 
 
 def _place(path: Path) -> tuple[Any, ...]:

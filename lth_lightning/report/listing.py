@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lth_lightning.errors import UserError
-from lth_lightning.report.folders import find
+from lth_lightning.report.folders import runs_in
 from lth_lightning.report.runs import Run, read
 from lth_lightning.report.terminal import broken, complain, patiently
 from lth_lightning.results.run_folder import CONFIG, RESULT, SESSIONS, TABLE, is_owned
@@ -61,15 +61,16 @@ class Row:
 def show(folder: Path, console: Console) -> int:
     """List the runs below `folder`: a table on a terminal, a line each elsewhere; both are explained.
 
-    Returns 2 where a run is damaged. Raises UserError where there is no run.
+    Returns 2 where a run is damaged, or a folder may not be read. Raises UserError where there is no run.
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}: name the one that your runs are in, `lth ls FOLDER`.")
-    try:
-        found = find([folder])
-    except UserError:
-        raise UserError(f"{folder} holds no run: name the folder that yours are in, `lth ls FOLDER`.") from None
-    rows, problems = [], []
+    rows: list[Row] = []
+    problems: list[str] = []
+    found = runs_in(folder, problems)
+    if not found:
+        told = f"{folder} holds no run: name the folder that yours are in, `lth ls FOLDER`."
+        raise UserError(problems[0] if problems else told)
     for path in patiently(found, "runs"):
         run = read(path, _name(path, folder))
         rows.append(_row(run))

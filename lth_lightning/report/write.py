@@ -121,17 +121,17 @@ def _shared(found: Sequence[Path]) -> Path:
 
 
 def _find(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """The runs, and a line for each path that holds none; raises UserError where there are no runs at all."""
+    """The runs, and a line for each path that holds none or is not read; raises UserError where there are no runs."""
     found: list[Path] = []
     problems: list[str] = []
     for path in paths:
         try:
-            found += folders.find([path])
+            found += folders.find([path], problems)
         except UserError as error:
             problems.append(str(error))
     if not found:
         raise UserError(problems[0])
-    return folders.find(found), problems
+    return folders.find(found, problems), problems
 
 
 def _save(picture: Picture, out: Path) -> str:
