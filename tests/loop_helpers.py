@@ -255,7 +255,7 @@ def _assert_same(first: Any, second: Any, name: str) -> None:
         assert list(first) == list(second), name
         for key in first:
             _assert_same(first[key], second[key], f"{name}: {key}")
-    elif isinstance(first, list):
+    elif isinstance(first, (list, tuple)):
         assert len(first) == len(second), name
         for index, pair in enumerate(zip(first, second, strict=True)):
             _assert_same(*pair, f"{name}: {index}")

@@ -1,0 +1,451 @@
+"""What objects hold, as plain content that any machine reads safely, and the way back into objects that are there."""
+
+import collections
+import contextlib
+import enum
+import pickle
+import random
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+Node = Any
+"""None, a bool, number or string; or a tuple that says first what kind of thing it holds."""
+
+ATOMS = (type(None), bool, int, float, str)
+COLLECTIONS: dict[type, str] = {
+    kind: kind.__name__
+    for kind in (list, tuple, set, frozenset, collections.deque, dict, collections.OrderedDict, collections.Counter)
+}
+LARGE_BYTES = 1 << 23
+"""Tensors of more are taken to be unchanged as long as torch has counted no change of them."""
+MANY = 10_000
+"""Collections of more entries are compared by which entries they have, not by what those hold."""
+NOT_OPENED = {
+    *sys.stdlib_module_names,
+    *("torch", "numpy", "pandas", "pyarrow", "pytorch_lightning", "lightning", "lightning_fabric", "torchmetrics"),
+    *("tqdm", "rich", "wandb", "mlflow", "tensorboard", "matplotlib", "PIL"),
+}
+"""Packages whose objects are not taken apart by their attributes: only their authors know what those mean."""
+OPENED = ("torch.utils.data.", "queue", "types", "__main__", "dataclasses")
+"""Modules of these packages whose objects are."""
+
+
+class LostError(Exception):
+    """Plain content cannot make this object anew, and there is none in its place."""
+
+
+class Reader:
+    """Reads objects into plain nodes.
+
+    Numbers, strings, tensors, arrays and collections of them are held as they are. So are the states of random
+    generators, of whatever has a `state_dict`, and of a user's own objects, attribute by attribute. Anything else is
+    opaque: a node names its type alone.
+
+    Args:
+        known: names of things that belong to the training, by id: they are named, and not read.
+        is_glance: the nodes are for `same` and for this process: what is large is not copied.
+    """
+
+    def __init__(self, known: Mapping[int, str], is_glance: bool = False) -> None:
+        self._known, self._is_glance = known, is_glance
+        self._numbers: dict[int, int] = {}
+        self.held: list[Any] = []
+        """Every object that was read, so that no other gets its id."""
+
+    def read(self, value: Any) -> Node:
+        """The node of `value`. An object that was read before is referred to."""
+        if type(value) in ATOMS:
+            return value
+        if (name := self._known.get(id(value))) is not None:
+            return ("known", name)
+        if (number := self._numbers.get(id(value))) is not None:
+            return ("same", number)
+        number = self._numbers[id(value)] = len(self._numbers)
+        self.held.append(value)
+        try:
+            return self._read(value, number)
+        except RecursionError:
+            return self._opaque(value)
+
+    def _read(self, value: Any, number: int) -> Node:
+        if isinstance(value, Tensor):
+            return self._tensor(value, number)
+        if isinstance(value, numpy.ndarray):
+            return self._array(value, number)
+        if isinstance(value, numpy.generic):
+            return ("scalar", value.dtype.str, value.item()) if type(value.item()) in ATOMS else self._opaque(value)
+        if isinstance(value, enum.Enum):
+            return ("enum", type(value).__qualname__, value.name)
+        if type(value) is complex:
+            return ("complex", value.real, value.imag)
+        if type(value) in (bytes, bytearray):
+            return ("bytes", number, type(value).__name__, bytes(value).decode("latin-1"))
+        if type(value) is torch.dtype:
+            return ("dtype", str(value).removeprefix("torch."))
+        if isinstance(value, Path):
+            return ("path", str(value))
+        if (state := _generator_state(value)) is not None:
+            return ("random", number, _type_name(value), self.read(state))
+        if isinstance(value, (list, tuple, set, frozenset, dict, collections.deque)):
+            return self._collection(value, number)
+        if isinstance(value, nn.Module):
+            return ("module", number, _type_name(value), self._module(value))
+        if isinstance(value, DataLoader):
+            return self._opaque(
+                value
+            )  # its data set is a thing of its own, and where its iterator is, is asked elsewhere
+        if not isinstance(value, type) and callable(getattr(type(value), "load_state_dict", None)):
+            try:
+                return ("state", number, _type_name(value), self.read(value.state_dict()))
+            except Exception:  # it is somebody else's method
+                return self._opaque(value)
+        if _is_opened(value):
+            attributes = attributes_of(value)
+            return ("object", number, _type_name(value), {name: self.read(part) for name, part in attributes.items()})
+        return self._opaque(value)
+
+    def _tensor(self, value: Tensor, number: int) -> Node:
+        if type(value) not in (Tensor, nn.Parameter) or value.layout != torch.strided or value.is_quantized:
+            return self._opaque(value)
+        if value.is_meta:
+            return self._opaque(value)
+        is_leaf = value.requires_grad and value.is_leaf
+        here = value.detach()
+        mark: int | str | None = None
+        if self._is_glance:
+            if value.numel() * value.element_size() > LARGE_BYTES:
+                mark = f"{id(value)} {value._version} {value.data_ptr()}"
+            else:
+                here = here.to("cpu", copy=True).resolve_conj().resolve_neg()
+                mark = _checksum(here.contiguous().reshape(-1).view(torch.uint8).numpy())
+        else:
+            here = here.to("cpu", copy=True)
+        return ("tensor", number, here, value.device.type, is_leaf, mark)
+
+    def _array(self, value: Any, number: int) -> Node:
+        if type(value) is not numpy.ndarray or value.dtype.kind not in "biufc" or value.dtype.itemsize > 16:
+            return self._opaque(value)
+        if value.nbytes > LARGE_BYTES and self._is_glance:
+            flat = numpy.ascontiguousarray(value).reshape(-1).view(numpy.uint8)
+            whole = flat[: flat.size // 8 * 8].view(numpy.uint64)
+            return ("array", number, value, f"{int(whole.sum())} {_checksum(flat[::97])}")
+        try:
+            copied = torch.from_numpy(value.copy())
+        except TypeError:  # a type that torch has not, such as 16-byte floats
+            return self._opaque(value)
+        mark = _checksum(value) if self._is_glance else None
+        return ("array", number, copied, mark)
+
+    def _collection(self, value: Any, number: int) -> Node:
+        kind = COLLECTIONS.get(type(value), "")
+        if self._is_glance and len(value) > MANY:
+            entries = [*value, *value.values()] if isinstance(value, dict) else list(value)
+            self.held.append(entries)
+            return ("many", number, _type_name(value), id(value), hash(tuple(map(id, entries))))
+        entries = [[key, part] for key, part in value.items()] if isinstance(value, dict) else list(value)
+        if isinstance(value, (set, frozenset)):
+            entries.sort(key=lambda entry: (type(entry).__name__, repr(entry)))
+        if isinstance(value, dict):
+            read: list[Node] = [[self.read(key), self.read(part)] for key, part in entries]
+        else:
+            read = [self.read(entry) for entry in entries]
+        limit = value.maxlen if isinstance(value, collections.deque) else None
+        return ("collection", number, kind, _type_name(value), read, limit)
+
+    def _module(self, module: nn.Module) -> Node:
+        found: dict[str, Node] = {}
+        for name, part in module.named_modules():
+            tensors = {**part._parameters, **part._buffers}
+            own = {key: value for key, value in tensors.items() if value is not None} | module_attributes(part)
+            found[name] = {key: self.read(value) for key, value in own.items()}
+        return found
+
+    def _opaque(self, value: Any) -> Node:
+        return _opaque(value) if self._is_glance else ("opaque", _type_name(value), 0, 0)
+
+
+class Writer:
+    """Puts what a Reader has read back into objects.
+
+    Args:
+        known: the things that nodes name.
+        device: where tensors go that were not on the CPU.
+    """
+
+    def __init__(self, known: Mapping[str, Any], device: torch.device) -> None:
+        self._things, self._device = known, device
+        self._made: dict[int, Any] = {}
+
+    def write(self, node: Node, there: Any = None) -> Any:
+        """What `node` says; `there` is what is in its place now.
+
+        Collections, tensors and arrays are made anew. Objects are changed in place, since nothing else can make one.
+
+        Raises:
+            LostError: what is there is no object of the kind that was read.
+        """
+        if not isinstance(node, tuple):
+            return node
+        made = getattr(self, f"_{node[0]}")(node, there)
+        if node[0] in ("tensor", "array", "bytes"):
+            self._made[node[1]] = made
+        return made
+
+    def _same(self, node: Node, there: Any) -> Any:
+        if node[1] not in self._made:
+            raise LostError
+        return self._made[node[1]]
+
+    def _tensor(self, node: Node, there: Any) -> Any:
+        value: Tensor = node[2]
+        if node[3] != "cpu":
+            value = value.to(there.device if isinstance(there, Tensor) else self._device)
+        if node[5] is None or isinstance(node[5], int):
+            value = value.clone()
+        return value.requires_grad_(bool(node[4]))
+
+    def _array(self, node: Node, there: Any) -> Any:
+        return node[2].numpy().copy() if isinstance(node[2], Tensor) else node[2]
+
+    def _scalar(self, node: Node, there: Any) -> Any:
+        return numpy.dtype(node[1]).type(node[2])
+
+    def _enum(self, node: Node, there: Any) -> Any:
+        if not isinstance(there, enum.Enum) or type(there).__qualname__ != node[1]:
+            raise LostError
+        return type(there)[node[2]]
+
+    def _complex(self, node: Node, there: Any) -> Any:
+        return complex(node[1], node[2])
+
+    def _bytes(self, node: Node, there: Any) -> Any:
+        content = node[3].encode("latin-1")
+        return bytearray(content) if node[2] == "bytearray" else content
+
+    def _dtype(self, node: Node, there: Any) -> Any:
+        return getattr(torch, node[1])
+
+    def _path(self, node: Node, there: Any) -> Any:
+        return Path(node[1])
+
+    def _known(self, node: Node, there: Any) -> Any:
+        if node[1] not in self._things:
+            raise LostError
+        return self._things[node[1]]
+
+    def _random(self, node: Node, there: Any) -> Any:
+        self._check(node[2], there)
+        self._made[node[1]] = there
+        state = self.write(node[3])
+        if isinstance(there, torch.Generator):
+            there.set_state(state)
+        elif isinstance(there, random.Random):
+            there.setstate(state)
+        elif isinstance(there, numpy.random.RandomState):
+            there.set_state(state)
+        else:
+            there.bit_generator.state = state
+        return there
+
+    def _collection(self, node: Node, there: Any) -> Any:
+        _, number, kind, name, entries, limit = node
+        new = self._empty(kind, name, limit, there)
+        if kind not in ("tuple", "frozenset"):
+            self._made[number] = new
+        if isinstance(new, dict):
+            pairs = {}
+            for key_node, part in entries:
+                key = self.write(key_node)
+                pairs[key] = self.write(part, there.get(key) if isinstance(there, dict) else None)
+            new.clear()
+            new.update(pairs)
+            return new
+        olds = list(there) if isinstance(there, (list, tuple, collections.deque)) else []
+        values = [self.write(part, olds[i] if i < len(olds) else None) for i, part in enumerate(entries)]
+        if kind in ("tuple", "frozenset"):
+            made = self._made[number] = tuple(values) if kind == "tuple" else frozenset(values)
+            return made
+        if kind == "" and isinstance(there, (tuple, frozenset)):
+            kind_there: Any = type(there)
+            return kind_there._make(values) if hasattr(kind_there, "_make") else kind_there(values)
+        new.clear()
+        new.update(values) if isinstance(new, set) else new.extend(values)
+        return new
+
+    def _empty(self, kind: str, name: str, limit: int | None, there: Any) -> Any:
+        if kind == "deque":
+            return collections.deque(maxlen=limit)
+        if kind:
+            return next(made for made, other in COLLECTIONS.items() if other == kind)()
+        self._check(name, there)  # of a class of its own: what is there is changed
+        return there
+
+    def _many(self, node: Node, there: Any) -> Any:
+        return there
+
+    def _module(self, node: Node, there: Any) -> Any:
+        self._check(node[2], there)
+        self._made[node[1]] = there
+        parts = dict(there.named_modules())
+        for name, attributes in node[3].items():
+            if name not in parts:
+                raise LostError
+            for key, part in attributes.items():
+                put(parts[name], key, self.write(part, look(parts[name], key)))
+        return there
+
+    def _state(self, node: Node, there: Any) -> Any:
+        self._check(node[2], there)
+        self._made[node[1]] = there
+        there.load_state_dict(self.write(node[3]))
+        return there
+
+    def _object(self, node: Node, there: Any) -> Any:
+        self._check(node[2], there)
+        self._made[node[1]] = there
+        for name in set(attributes_of(there)) - set(node[3]):
+            object.__delattr__(there, name)
+        for name, part in node[3].items():
+            put(there, name, self.write(part, look(there, name)))
+        return there
+
+    def _opaque(self, node: Node, there: Any) -> Any:
+        self._check(node[1], there)
+        return there
+
+    @staticmethod
+    def _check(name: str, there: Any) -> None:
+        if _type_name(there) != name:
+            raise LostError
+
+
+def same(first: Node, second: Node) -> bool:
+    """Whether two nodes of glances say the same."""
+    if type(first) is not type(second):
+        return False
+    if isinstance(first, (tuple, list)):
+        if len(first) != len(second):
+            return False
+        if isinstance(first, tuple) and first[0] == second[0] and first[0] in ("tensor", "array"):
+            one, other = first[2], second[2]
+            return bool(one.shape == other.shape and one.dtype == other.dtype and first[3:] == second[3:])
+        return all(same(one, other) for one, other in zip(first, second, strict=True))
+    if isinstance(first, dict):
+        return list(first) == list(second) and all(same(part, second[key]) for key, part in first.items())
+    if isinstance(first, float):
+        return first == second or (first != first and second != second)
+    return bool(first == second)
+
+
+def opaque_parts(node: Node) -> Iterator[Node]:
+    """The opaque nodes in `node`."""
+    if isinstance(node, tuple) and node[0] == "opaque":
+        yield node
+    elif isinstance(node, (tuple, list)):
+        for part in node:
+            yield from opaque_parts(part)
+    elif isinstance(node, dict):
+        for part in node.values():
+            yield from opaque_parts(part)
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """An object's own attributes, those in slots too."""
+    found = dict(getattr(value, "__dict__", {}))
+    for name in _slots(value):
+        if hasattr(value, name):
+            found[name] = getattr(value, name)
+    return found
+
+
+def _slots(value: Any) -> list[str]:
+    slots = [vars(kind).get("__slots__", ()) for kind in type(value).__mro__]
+    names = [name for some in slots for name in ((some,) if isinstance(some, str) else some)]
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
+
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
+
+
+def module_attributes(module: nn.Module) -> dict[str, Any]:
+    """What a module has besides parameters, modules, and the buffers that its `state_dict` holds: its mode, too."""
+    found = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
+    for name in module._non_persistent_buffers_set:
+        found[name] = module._buffers.get(name)
+    return found
+
+
+def look(holder: Any, name: str) -> Any:
+    """An attribute of an object; None where it has none."""
+    if isinstance(holder, nn.Module):
+        for own in (holder._parameters, holder._buffers):
+            if name in own:
+                return own[name]
+    return attributes_of(holder).get(name)
+
+
+def put(holder: Any, name: str, value: Any) -> None:
+    """Set an attribute of an object; a parameter or buffer in place, if it has that shape."""
+    there = look(holder, name)
+    if there is value:
+        return
+    if isinstance(holder, nn.Module) and (name in holder._parameters or name in holder._buffers):
+        if isinstance(there, Tensor) and isinstance(value, Tensor) and there.shape == value.shape:
+            with torch.no_grad():
+                there.copy_(value)
+        elif name in holder._buffers:
+            holder._buffers[name] = value
+    elif name in _slots(holder):
+        object.__setattr__(holder, name, value)
+    else:
+        vars(holder)[name] = value
+
+
+def _generator_state(value: Any) -> Any:
+    readers: dict[type, Callable[[Any], Any]] = {
+        torch.Generator: lambda made: made.get_state(),
+        random.Random: lambda made: made.getstate(),
+        numpy.random.Generator: lambda made: made.bit_generator.state,
+        numpy.random.RandomState: lambda made: made.get_state(legacy=False),
+    }
+    reader = readers.get(type(value))
+    return reader(value) if reader else None
+
+
+def _checksum(array: Any) -> int:
+    return zlib.crc32(numpy.ascontiguousarray(array).reshape(-1).view(numpy.uint8).data) if array.size else 0
+
+
+def _is_opened(value: Any) -> bool:
+    kind = type(value)
+    if isinstance(value, type) or not (hasattr(value, "__dict__") or hasattr(kind, "__slots__")):
+        return False
+    whole = kind.__module__
+    return whole.partition(".")[0] not in NOT_OPENED or whole.startswith(OPENED)
+
+
+def _type_name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+ENDLESS = -1
+"""Content of what moves on whenever it is used, and cannot tell where it is."""
+
+
+def _opaque(value: Any) -> Node:
+    """Its type, which object it is, and what it holds, where that is little and can be told."""
+    kind, content = type(value), 0
+    if hasattr(kind, "__next__") and kind.__module__ != "_io":
+        content = ENDLESS
+    elif not any((hasattr(value, "__dict__"), callable(value), isinstance(value, Tensor), hasattr(kind, "nbytes"))):
+        with contextlib.suppress(Exception):  # most of what is left cannot be pickled
+            content = zlib.crc32(pickle.dumps(value)) if sys.getsizeof(value) < LARGE_BYTES else 0
+    return ("opaque", _type_name(value), id(value), content)
