@@ -99,6 +99,9 @@ class Capture(pl.Callback):
         self.optimizers: list[torch.optim.Optimizer] = []
         self.state_sizes: list[int] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        return {}  # what it notes is of this fit alone
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:

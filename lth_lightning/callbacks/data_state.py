@@ -6,13 +6,12 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningDataModule
 
-from lth_lightning.callbacks.module_state import LIGHTNINGS_OWN
+from lth_lightning.callbacks.module_state import own_attributes
 from lth_lightning.callbacks.plain_state import (
     LostError,
     Node,
     Reader,
     Writer,
-    attributes_of,
     look,
     opaque_parts,
     put,
@@ -59,10 +58,9 @@ class DataState:
     def _read(self) -> tuple[dict[str, Node], list[Any]]:
         nodes: dict[str, Node] = {}
         held: list[Any] = []
-        own = {} if self._datamodule is None else attributes_of(self._datamodule)
+        own = {} if self._datamodule is None else own_attributes(self._datamodule)
         for name, value in own.items():
-            if name not in LIGHTNINGS_OWN:
-                reader = Reader({id(self._datamodule): "data"}, is_glance=True)
-                nodes[name] = reader.read(value)
-                held += reader.held
+            reader = Reader({id(self._datamodule): "data"}, is_glance=True)
+            nodes[name] = reader.read(value)
+            held += reader.held
         return nodes, held

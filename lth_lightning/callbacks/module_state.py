@@ -34,7 +34,8 @@ from lth_lightning.data import TensorDataModule
 CHANGED = "lth_changed"
 """Key of our own checkpoints, and of the trainer's part of a rewind point."""
 
-LIGHTNINGS_OWN = (frozenset(vars(LightningModule())) | frozenset(vars(LightningDataModule()))) - {"training"}
+_BARE = frozenset(vars(LightningModule())) | frozenset(vars(LightningDataModule()))
+LIGHTNINGS_OWN = _BARE - {"training"} | {"_hparams_initial", "_hparams_name"}
 REDUCTIONS: dict[str, Any] = {"mean": torch.mean, "sum": torch.sum, "max": torch.max, "min": torch.min}
 BUILTIN_REDUCTIONS: dict[str, Any] = {"builtin sum": sum, "builtin max": max, "builtin min": min}
 
@@ -48,6 +49,19 @@ def users_callbacks(trainer: Trainer) -> list[Callback]:
     packages = ("pytorch_lightning", "lightning", "lth_lightning")
     own = [callback for callback in callbacks if type(callback).__module__.partition(".")[0] not in packages]
     return [callback for callback in own if not isinstance(callback, (Checkpoint, ProgressBar))]
+
+
+def own_attributes(holder: Any) -> dict[str, Any]:
+    """What a module, data module or callback holds, less what is Lightning's and its state dict's."""
+    is_module = isinstance(holder, torch.nn.Module)
+    found = module_attributes(holder) if is_module else attributes_of(holder)
+    left_out: frozenset[str] = frozenset()
+    if isinstance(holder, (LightningModule, LightningDataModule)):
+        # Lightning makes hyperparameters where it looks for some and there are none.
+        left_out = LIGHTNINGS_OWN if found.get("_hparams") else LIGHTNINGS_OWN | {"_hparams"}
+    elif isinstance(holder, Metric):
+        left_out = frozenset({"_device", "_dtype"})
+    return {name: value for name, value in found.items() if name not in left_out}
 
 
 class ModuleState:
@@ -160,7 +174,9 @@ class ModuleState:
         for name, module in trainer.lightning_module.named_modules():
             yield f"module.{name}" if name else "module", module
         for index, callback in enumerate(users_callbacks(trainer)):
-            yield f"callback {index} {type(callback).__qualname__}", callback
+            # One that has a `state_dict` says by it all that is to be kept.
+            if type(callback).state_dict is Callback.state_dict:
+                yield f"callback {index} {type(callback).__qualname__}", callback
         datamodule: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(datamodule, TensorDataModule):
             return
@@ -195,16 +211,6 @@ class ModuleState:
     def _known(self) -> dict[int, str]:
         return {id(thing): name for thing, name in self._things()}
 
-    def _attributes(self, part: str, holder: Any) -> dict[str, Any]:
-        if isinstance(holder, torch.nn.Module):
-            found = module_attributes(holder)
-            left_out = {"_device", "_dtype"} if isinstance(holder, Metric) else frozenset[str]()
-        else:
-            found, left_out = attributes_of(holder), frozenset()
-        if part in ("module", "data"):
-            left_out = LIGHTNINGS_OWN
-        return {name: value for name, value in found.items() if name not in left_out}
-
     def _glance(self) -> tuple[Attributes, list[Any]]:
         """All attributes as nodes, and the objects that must live as long as these."""
         known, held = self._known(), []
@@ -212,7 +218,7 @@ class ModuleState:
         for part, holder in self._parts():
             found[part] = {}
             inside = {other: name for other, name in known.items() if other != id(holder)}
-            for name, value in self._attributes(part, holder).items():
+            for name, value in own_attributes(holder).items():
                 reader = Reader(inside, is_glance=True)
                 found[part][name] = reader.read(value)
                 held += reader.held
