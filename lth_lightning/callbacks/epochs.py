@@ -12,7 +12,7 @@ from lth_lightning.callbacks.trainer import gives, parameter_groups
 from lth_lightning.pruning import snapshot
 
 
-def begin_epochs_within(trainer: Trainer, loop: Callback, restore: Callable[[], None]) -> None:
+def begin_epochs_within(trainer: Trainer, loop: Callback, restore: Callable[[], None] | None) -> None:
     """Have a fit that goes on within an epoch call `on_train_epoch_start` first, and then `restore`.
 
     Lightning leaves the hook out where a fit goes on from a checkpoint of the middle of an epoch, which every ticket
@@ -22,7 +22,8 @@ def begin_epochs_within(trainer: Trainer, loop: Callback, restore: Callable[[], 
     Args:
         trainer: whose fit is about to start.
         loop: the run's own callback, whose hook seeds what the others draw.
-        restore: puts back whatever else these hooks, and those of the fit's start, have changed.
+        restore: puts back whatever else these hooks, and those of the fit's start, have changed; None where the
+            checkpoint does not say what.
     """
     fit = trainer.fit_loop
     advance_starts = fit.on_advance_start
@@ -32,6 +33,7 @@ def begin_epochs_within(trainer: Trainer, loop: Callback, restore: Callable[[], 
         advance_starts()
         if is_within:
             _begin_epoch(trainer, loop)
+        if is_within and restore is not None:
             # Data sets may count or draw as they give the batches that this fit has had: before they are put back.
             for batches in getattr(getattr(fit._combined_loader, "_iterator", None), "iterators", []):
                 if isinstance(batches, EpochBatches):

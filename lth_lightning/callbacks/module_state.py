@@ -46,9 +46,12 @@ Attributes = dict[str, dict[str, Node]]
 def users_callbacks(trainer: Trainer) -> list[Callback]:
     """Callbacks of the user's own, less those that only look on."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    packages = ("pytorch_lightning", "lightning", "lth_lightning")
-    own = [callback for callback in callbacks if type(callback).__module__.partition(".")[0] not in packages]
-    return [callback for callback in own if not isinstance(callback, (Checkpoint, ProgressBar))]
+    return [c for c in callbacks if _is_users(type(c)) and not isinstance(c, (Checkpoint, ProgressBar))]
+
+
+def _is_users(kind: type) -> bool:
+    of_run = any(base.__module__.startswith("lth_lightning.") for base in kind.__mro__)
+    return not of_run and kind.__module__.partition(".")[0] not in ("pytorch_lightning", "lightning")
 
 
 def own_attributes(holder: Any) -> dict[str, Any]:

@@ -338,7 +338,7 @@ class PruningLoop(Callback):
                 group["lr"] = rate
         refuse_schedules(trainer, self.evaluate_every)
         self._module_state.loaders_made()
-        begin_epochs_within(trainer, self, self._restore)
+        begin_epochs_within(trainer, self, self._restore if self._goes_on else None)
         # The module's hooks are called after this callback's.
         masks = self.keeper.mask_weights if gives(pl_module, "on_train_batch_end") else lambda: None
         end_batches(trainer, masks, lambda: self._batch_ended(trainer, pl_module), self._goes_on)
