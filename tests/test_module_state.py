@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,24 @@ def run_of(logs: Path) -> Path:
     return logs / "run" / "version_0"
 
 
+class Mark:
+    """Somebody's own object, of which a checkpoint cannot make new ones."""
+
+
 class Streams(OwnModule):
-    """Takes numbers from a generator, which nothing can put back where it was."""
+    """Takes numbers from a generator, which nothing can put back where it was, and makes objects."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stream = (number for number in range(1000))
+        self.marks: list[Mark] = []
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.marks.append(Mark())
         return super().training_step(batch, batch_idx) * (1 + 0.01 * next(self.stream))
+
+    def on_train_start(self) -> None:
+        self.made_again = threading.Lock()
 
 
 def test_what_cannot_be_kept_is_told_where_a_training_goes_on(tmp_path: Path) -> None:
@@ -50,13 +60,14 @@ def test_what_cannot_be_kept_is_told_where_a_training_goes_on(tmp_path: Path) ->
     display = Display(Console(file=said, width=300))
     with pytest.raises(StoppedError):
         go(tmp_path, dict(SETTINGS), model=Streams, data=SmallData(), callbacks=stop, display=display)
-    line = "Streams keeps 'stream' (generator), which a checkpoint cannot hold"
-    assert line in said.getvalue(), "level 1 goes on from the rewind step"
+    lines = [f"Streams keeps {what}, which a checkpoint cannot" for what in ("'stream' (generator)", "'marks' (Mark)")]
+    assert all(line in said.getvalue() for line in lines), "level 1 goes on from the rewind step"
     said.seek(0)
     said.truncate()
     again = Display(Console(file=said, width=300))
     go(tmp_path, dict(SETTINGS), model=Streams, data=SmallData(), folder=run_of(tmp_path), display=again)
-    assert said.getvalue().count(line) == 1
+    assert [said.getvalue().count(line) for line in lines] == [1, 1]
+    assert said.getvalue().count("keeps") == 2
 
 
 def test_an_ordinary_module_changes_nothing_that_would_have_to_be_kept(tmp_path: Path) -> None:
@@ -94,7 +105,7 @@ def stop_later(training: Any) -> list[pl.Callback]:
     return [StopAt(18)] if training.level == 1 else []
 
 
-@pytest.mark.parametrize("rewind_step", [6, 12])
+@pytest.mark.parametrize("rewind_step", [pytest.param(6, marks=pytest.mark.thorough), 12])
 def test_a_run_of_an_older_version_goes_on(tmp_path: Path, rewind_step: int) -> None:
     settings = {**SETTINGS, "rewind_step": rewind_step}
     go(tmp_path / "whole", dict(settings), model=OwnModule, data=SmallData())
@@ -170,6 +181,7 @@ def test_the_rewind_point_is_of_a_step_whose_hooks_have_run_and_masks_come_after
     assert seen == [False] * 20 + [True] * 14
 
 
+@pytest.mark.thorough
 def test_the_same_files_come_of_an_interrupted_run(tmp_path: Path) -> None:
     go(tmp_path / "whole", dict(SETTINGS), model=Averages, data=SmallData())
     with pytest.raises(StoppedError):

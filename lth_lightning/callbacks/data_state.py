@@ -41,10 +41,10 @@ class DataState:
     def put_back(self) -> None:
         """Have the data module be as it was; of what is no plain content, that alone which is."""
         now, _ = self._read()
-        writer = Writer({}, torch.device("cpu"))
         for name, node in self._nodes.items():
             if name in now and same(now[name], node):
                 continue
+            writer = Writer({}, torch.device("cpu"))
             try:
                 put(self._datamodule, name, writer.write(node, look(self._datamodule, name)))
             except LostError:

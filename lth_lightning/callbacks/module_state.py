@@ -64,6 +64,8 @@ def own_attributes(holder: Any) -> dict[str, Any]:
         left_out = LIGHTNINGS_OWN if found.get("_hparams") else LIGHTNINGS_OWN | {"_hparams"}
     elif isinstance(holder, Metric):
         left_out = frozenset({"_device", "_dtype"})
+    elif type(holder).__module__.startswith("lth_lightning.pruning."):
+        return {"training": holder.training}  # a kernel's layer: the rest is made of its weights
     return {name: value for name, value in found.items() if name not in left_out}
 
 
@@ -80,15 +82,16 @@ class ModuleState:
         self._trainer = trainer
         self._first, self._held = self._glance()
         self._first_grads = self._grads()
+        self._begun = self._opaque_parts(self._first)
         self._users: Attributes = {}
         self._saved: Mapping[str, Any] | None = None
 
     def loaded(self) -> None:
         """Note what the user's own hooks have restored of a checkpoint: they know better."""
         now, _ = self._glance()
-        reader = Reader(self._known())
+        reader, parts = Reader(self._known()), dict(self._parts())
         for part, name in self._changes(now):
-            self._users.setdefault(part, {})[name] = reader.read(self._value(part, name))
+            self._users.setdefault(part, {})[name] = reader.read(look(parts[part], name))
 
     def loaders_made(self) -> None:
         """Note how the training data begin; what is known of already stays."""
@@ -97,10 +100,16 @@ class ModuleState:
         self._first.update(new)
         self._held += held
 
+    def begun(self) -> None:
+        """Note what the hooks that begin a fit have made: those of the next fit make it again."""
+        now, held = self._glance()
+        self._begun |= self._opaque_parts(now)
+        self._held += held
+
     def content(self) -> dict[str, Any]:
         """All that has changed, as plain content; to be called on all ranks, each of which has its own."""
         now, _ = self._glance()
-        reader = Reader(self._known())
+        reader, parts = Reader(self._known()), dict(self._parts())
         attributes: Attributes = {}
         dropped: dict[str, list[str]] = {}
         lost: list[str] = []
@@ -108,14 +117,12 @@ class ModuleState:
             if name not in now[part]:
                 dropped.setdefault(part, []).append(name)
                 continue
-            attributes.setdefault(part, {})[name] = reader.read(self._value(part, name))
-            if kind := self._lost_kind(part, name, now[part][name]):
-                lost.append(f"{self._owner(part)} keeps '{name}' ({kind})")
+            attributes.setdefault(part, {})[name] = reader.read(look(parts[part], name))
         for part, nodes in now.items():
             for name, node in nodes.items():
-                if any(opaque[3] == ENDLESS for opaque in opaque_parts(node)) and name not in attributes.get(part, {}):
-                    kind = self._lost_kind(part, name, node)
-                    lost.append(f"{self._owner(part)} keeps '{name}' ({kind})")
+                new = (o for o in opaque_parts(node) if o[3] == ENDLESS or o[1:] not in self._begun)
+                if (opaque := next(new, None)) is not None:
+                    lost.append(_keeps(parts[part], name, opaque[1]))
         grads = {name: grad for name, grad in self._grads().items() if self._first_grads.get(name) != grad}
         own = {"attributes": attributes, "dropped": dropped, "requires_grad": grads, "lost": lost, **self._results()}
         if self._trainer.world_size == 1:
@@ -138,36 +145,37 @@ class ModuleState:
         if self._saved is None:
             return []
         saved, now = self._saved, self._glance()[0]
-        writer = Writer({name: thing for thing, name in self._things()}, self._trainer.strategy.root_device)
+        things, device = {name: thing for thing, name in self._things()}, self._trainer.strategy.root_device
         parts = dict(self._parts())
+        lost: list[str] = list(saved["lost"])
         for part, nodes in self._first.items():
             # A hook that has run again may also have changed what had not changed.
             for name, node in nodes.items():
-                if name not in now.get(part, {}) or not same(now[part][name], node):
-                    self._write(writer, parts.get(part), name, node)
+                if part in parts and (name not in now[part] or not same(now[part][name], node)):
+                    self._write(Writer(things, device), parts[part], name, node)
         for source in (saved["attributes"], self._users):
+            writer = Writer(things, device)
             for part, nodes in source.items():
-                for name, node in nodes.items():
-                    self._write(writer, parts.get(part), name, node)
+                # Another kernel's layers have other parts.
+                for name, node in nodes.items() if part in parts else ():
+                    lost += self._write(writer, parts[part], name, node)
         for part, names in saved["dropped"].items():
-            for name in names:
-                vars(parts.get(part, self)).pop(name, None)
+            for name in names if part in parts else ():
+                vars(parts[part]).pop(name, None)
         for name, parameter in self._trainer.lightning_module.named_parameters():
             first = self._first_grads.get(name, parameter.requires_grad)
             parameter.requires_grad_(saved["requires_grad"].get(name, first))
         self._restore_results(saved)
-        lost: list[str] = saved["lost"]
-        return lost
+        return list(dict.fromkeys(lost))
 
     @staticmethod
-    def _write(writer: Writer, holder: Any, name: str, node: Node) -> None:
-        if holder is None:
-            return  # another kernel's layers have other parts
+    def _write(writer: Writer, holder: Any, name: str, node: Node) -> list[str]:
+        """Set an attribute; what cannot be, as a phrase."""
         try:
-            value = writer.write(node, look(holder, name))
-        except LostError:
-            return  # that it is lost is told
-        put(holder, name, value)
+            put(holder, name, writer.write(node, look(holder, name)))
+        except LostError as error:
+            return [_keeps(holder, name, str(error))]
+        return []
 
     # What there is.
 
@@ -234,21 +242,9 @@ class ModuleState:
                 if name not in nodes or name not in first or not same(first[name], nodes[name]):
                     yield part, name
 
-    def _value(self, part: str, name: str) -> Any:
-        return look(dict(self._parts())[part], name)
-
-    def _lost_kind(self, part: str, name: str, node: Node) -> str:
-        """The type of something within `node` that no node holds, and that is not what it was; empty without."""
-        first = list(opaque_parts(self._first.get(part, {}).get(name)))
-        for opaque in opaque_parts(node):
-            if opaque[3] == ENDLESS or opaque not in first:
-                kind: str = opaque[1].rpartition(".")[2]
-                return kind
-        return ""
-
-    def _owner(self, part: str) -> str:
-        holder = dict(self._parts())[part]
-        return type(holder).__name__
+    @staticmethod
+    def _opaque_parts(found: Attributes) -> set[Node]:
+        return {opaque[1:] for nodes in found.values() for node in nodes.values() for opaque in opaque_parts(node)}
 
     def _grads(self) -> dict[str, bool]:
         return {name: value.requires_grad for name, value in self._trainer.lightning_module.named_parameters()}
@@ -312,6 +308,10 @@ META = (
 )
 STATE = ("value", "cumulated_batch_size", "_forward_cache", "_computed", "has_reset", "_update_count")
 SHOWN = ("callback_metrics", "logged_metrics", "progress_bar_metrics")
+
+
+def _keeps(holder: Any, name: str, kind: str) -> str:
+    return f"{type(holder).__name__} keeps '{name}' ({kind.rpartition('.')[2]})"
 
 
 def _on_cpu(value: Any) -> Any:

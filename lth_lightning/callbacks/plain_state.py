@@ -39,7 +39,7 @@ OPENED = ("torch.utils.data.", "queue", "types", "__main__", "dataclasses")
 
 
 class LostError(Exception):
-    """Plain content cannot make this object anew, and there is none in its place."""
+    """Plain content cannot make an object of this type anew, and there is none in its place."""
 
 
 class Reader:
@@ -57,8 +57,9 @@ class Reader:
     def __init__(self, known: Mapping[int, str], is_glance: bool = False) -> None:
         self._known, self._is_glance = known, is_glance
         self._numbers: dict[int, int] = {}
+        self._alive: list[Any] = []
         self.held: list[Any] = []
-        """Every object that was read, so that no other gets its id."""
+        """Objects that nodes tell apart by their ids, so that no other gets one of these."""
 
     def read(self, value: Any) -> Node:
         """The node of `value`. An object that was read before is referred to."""
@@ -69,7 +70,7 @@ class Reader:
         if (number := self._numbers.get(id(value))) is not None:
             return ("same", number)
         number = self._numbers[id(value)] = len(self._numbers)
-        self.held.append(value)
+        self._alive.append(value)
         try:
             return self._read(value, number)
         except RecursionError:
@@ -123,6 +124,7 @@ class Reader:
         if self._is_glance:
             if value.numel() * value.element_size() > LARGE_BYTES:
                 mark = f"{id(value)} {value._version} {value.data_ptr()}"
+                self.held.append(value)
             else:
                 here = here.to("cpu", copy=True).resolve_conj().resolve_neg()
                 mark = _checksum(here.contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -148,7 +150,7 @@ class Reader:
         kind = COLLECTIONS.get(type(value), "")
         if self._is_glance and len(value) > MANY:
             entries = [*value, *value.values()] if isinstance(value, dict) else list(value)
-            self.held.append(entries)
+            self.held += [value, entries]
             return ("many", number, _type_name(value), id(value), hash(tuple(map(id, entries))))
         entries = [[key, part] for key, part in value.items()] if isinstance(value, dict) else list(value)
         if isinstance(value, (set, frozenset)):
@@ -169,6 +171,7 @@ class Reader:
         return found
 
     def _opaque(self, value: Any) -> Node:
+        self.held.append(value)
         return _opaque(value) if self._is_glance else ("opaque", _type_name(value), 0, 0)
 
 
@@ -201,7 +204,7 @@ class Writer:
 
     def _same(self, node: Node, there: Any) -> Any:
         if node[1] not in self._made:
-            raise LostError
+            raise LostError("object")
         return self._made[node[1]]
 
     def _tensor(self, node: Node, there: Any) -> Any:
@@ -220,7 +223,7 @@ class Writer:
 
     def _enum(self, node: Node, there: Any) -> Any:
         if not isinstance(there, enum.Enum) or type(there).__qualname__ != node[1]:
-            raise LostError
+            raise LostError(node[1])
         return type(there)[node[2]]
 
     def _complex(self, node: Node, there: Any) -> Any:
@@ -238,7 +241,7 @@ class Writer:
 
     def _known(self, node: Node, there: Any) -> Any:
         if node[1] not in self._things:
-            raise LostError
+            raise LostError(node[1])
         return self._things[node[1]]
 
     def _random(self, node: Node, there: Any) -> Any:
@@ -297,7 +300,7 @@ class Writer:
         parts = dict(there.named_modules())
         for name, attributes in node[3].items():
             if name not in parts:
-                raise LostError
+                raise LostError(node[2])
             for key, part in attributes.items():
                 put(parts[name], key, self.write(part, look(parts[name], key)))
         return there
@@ -324,7 +327,7 @@ class Writer:
     @staticmethod
     def _check(name: str, there: Any) -> None:
         if _type_name(there) != name:
-            raise LostError
+            raise LostError(name)
 
 
 def same(first: Node, second: Node) -> bool:

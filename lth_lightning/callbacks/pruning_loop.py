@@ -275,7 +275,7 @@ class PruningLoop(Callback):
             self._metrics.cut(0)  # there is no fit that would begin it
         self._frozen: list[str] | None = None
         self._data_state = DataState(None)
-        self._goes_on = False
+        self._goes_on = self._has_begun = False
         self._is_checkpoint_due = self._is_rewind_step = False
         self.watch = FitWatch()
         # A fit that is resumed from its last step's checkpoint never starts, so `on_train_start` sets nothing.
@@ -349,6 +349,9 @@ class PruningLoop(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # Dropout and the like: from names, so that a resumed fit draws what an uninterrupted one draws.
         assert self._training is not None
+        if not self._has_begun:
+            self._has_begun = True
+            self._module_state.begun()
         draws = ("step", trainer.global_step, batch_idx, trainer.global_rank)
         seed_all(self._training.seed(self._seed, *draws))
         if self._is_fresh:

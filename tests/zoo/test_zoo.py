@@ -37,9 +37,15 @@ KINDS = [
     )
     for kind in file.KINDS
 ]
-SERVED = [
-    pytest.param(kind, marks=[pytest.mark.thorough] if kind.thorough else []) for kind in KINDS if not kind.refusal
-]
+
+
+def served_of(kinds: list[Kind]) -> list[Any]:
+    return [
+        pytest.param(kind, marks=[pytest.mark.thorough] if kind.thorough else []) for kind in kinds if not kind.refusal
+    ]
+
+
+SERVED = served_of(KINDS)
 REFUSED = [kind for kind in KINDS if kind.refusal]
 
 
@@ -198,10 +204,7 @@ class Rest(Control):
         return replace(ticket, mask={name: torch.ones_like(part) for name, part in ticket.mask.items()})
 
 
-REWINDING = [kind for kind in state_kinds.KINDS if not kind.refusal]
-
-
-@pytest.mark.parametrize("kind", REWINDING, ids=str)
+@pytest.mark.parametrize("kind", served_of(state_kinds.KINDS), ids=str)
 def test_what_starts_at_the_rewind_step_with_nothing_pruned_is_the_rest_of_level_0(
     kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
