@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from lth_lightning.callbacks.plain_state import LostError, Reader, Writer, opaque_parts, same
+from lth_lightning.callbacks.plain_state import Reader, opaque_parts, same
+from lth_lightning.callbacks.plain_writer import LostError, Writer
 
 
 class Phase(enum.Enum):

@@ -6,17 +6,10 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningDataModule
 
+from lth_lightning.callbacks.attributes import look, put
 from lth_lightning.callbacks.module_state import own_attributes
-from lth_lightning.callbacks.plain_state import (
-    LostError,
-    Node,
-    Reader,
-    Writer,
-    look,
-    opaque_parts,
-    put,
-    same,
-)
+from lth_lightning.callbacks.plain_state import Node, Reader, opaque_parts, same
+from lth_lightning.callbacks.plain_writer import LostError, Writer
 from lth_lightning.callbacks.trainer import gives
 from lth_lightning.data import TensorDataModule
 

@@ -15,20 +15,10 @@ from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
 from torchmetrics import Metric
 
+from lth_lightning.callbacks.attributes import attributes_of, look, module_attributes, put
 from lth_lightning.callbacks.generators import flattened
-from lth_lightning.callbacks.plain_state import (
-    ENDLESS,
-    LostError,
-    Node,
-    Reader,
-    Writer,
-    attributes_of,
-    look,
-    module_attributes,
-    opaque_parts,
-    put,
-    same,
-)
+from lth_lightning.callbacks.plain_state import ENDLESS, Node, Reader, opaque_parts, same
+from lth_lightning.callbacks.plain_writer import LostError, Writer
 from lth_lightning.data import TensorDataModule
 
 CHANGED = "lth_changed"

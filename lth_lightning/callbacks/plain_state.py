@@ -1,4 +1,4 @@
-"""What objects hold, as plain content that any machine reads safely, and the way back into objects that are there."""
+"""What objects hold, as plain content that any machine reads safely."""
 
 import collections
 import contextlib
@@ -15,6 +15,8 @@ import numpy
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+
+from lth_lightning.callbacks.attributes import attributes_of, module_attributes, type_name
 
 Node = Any
 """None, a bool, number or string; or a tuple that says first what kind of thing it holds."""
@@ -36,10 +38,6 @@ NOT_OPENED = {
 """Packages whose objects are not taken apart by their attributes: only their authors know what those mean."""
 OPENED = ("torch.utils.data.", "queue", "types", "__main__", "dataclasses")
 """Modules of these packages whose objects are."""
-
-
-class LostError(Exception):
-    """Plain content cannot make an object of this type anew, and there is none in its place."""
 
 
 class Reader:
@@ -94,23 +92,23 @@ class Reader:
         if isinstance(value, Path):
             return ("path", str(value))
         if (state := _generator_state(value)) is not None:
-            return ("random", number, _type_name(value), self.read(state))
+            return ("random", number, type_name(value), self.read(state))
         if isinstance(value, (list, tuple, set, frozenset, dict, collections.deque)):
             return self._collection(value, number)
         if isinstance(value, nn.Module):
-            return ("module", number, _type_name(value), self._module(value))
+            return ("module", number, type_name(value), self._module(value))
         if isinstance(value, DataLoader):
             return self._opaque(
                 value
             )  # its data set is a thing of its own, and where its iterator is, is asked elsewhere
         if not isinstance(value, type) and callable(getattr(type(value), "load_state_dict", None)):
             try:
-                return ("state", number, _type_name(value), self.read(value.state_dict()))
+                return ("state", number, type_name(value), self.read(value.state_dict()))
             except Exception:  # it is somebody else's method
                 return self._opaque(value)
         if _is_opened(value):
             attributes = attributes_of(value)
-            return ("object", number, _type_name(value), {name: self.read(part) for name, part in attributes.items()})
+            return ("object", number, type_name(value), {name: self.read(part) for name, part in attributes.items()})
         return self._opaque(value)
 
     def _tensor(self, value: Tensor, number: int) -> Node:
@@ -151,7 +149,7 @@ class Reader:
         if self._is_glance and len(value) > MANY:
             entries = [*value, *value.values()] if isinstance(value, dict) else list(value)
             self.held += [value, entries]
-            return ("many", number, _type_name(value), id(value), hash(tuple(map(id, entries))))
+            return ("many", number, type_name(value), id(value), hash(tuple(map(id, entries))))
         entries = [[key, part] for key, part in value.items()] if isinstance(value, dict) else list(value)
         if isinstance(value, (set, frozenset)):
             entries.sort(key=lambda entry: (type(entry).__name__, repr(entry)))
@@ -160,7 +158,7 @@ class Reader:
         else:
             read = [self.read(entry) for entry in entries]
         limit = value.maxlen if isinstance(value, collections.deque) else None
-        return ("collection", number, kind, _type_name(value), read, limit)
+        return ("collection", number, kind, type_name(value), read, limit)
 
     def _module(self, module: nn.Module) -> Node:
         found: dict[str, Node] = {}
@@ -172,162 +170,7 @@ class Reader:
 
     def _opaque(self, value: Any) -> Node:
         self.held.append(value)
-        return _opaque(value) if self._is_glance else ("opaque", _type_name(value), 0, 0)
-
-
-class Writer:
-    """Puts what a Reader has read back into objects.
-
-    Args:
-        known: the things that nodes name.
-        device: where tensors go that were not on the CPU.
-    """
-
-    def __init__(self, known: Mapping[str, Any], device: torch.device) -> None:
-        self._things, self._device = known, device
-        self._made: dict[int, Any] = {}
-
-    def write(self, node: Node, there: Any = None) -> Any:
-        """What `node` says; `there` is what is in its place now.
-
-        Collections, tensors and arrays are made anew. Objects are changed in place, since nothing else can make one.
-
-        Raises:
-            LostError: what is there is no object of the kind that was read.
-        """
-        if not isinstance(node, tuple):
-            return node
-        made = getattr(self, f"_{node[0]}")(node, there)
-        if node[0] in ("tensor", "array", "bytes"):
-            self._made[node[1]] = made
-        return made
-
-    def _same(self, node: Node, there: Any) -> Any:
-        if node[1] not in self._made:
-            raise LostError("object")
-        return self._made[node[1]]
-
-    def _tensor(self, node: Node, there: Any) -> Any:
-        value: Tensor = node[2]
-        if node[3] != "cpu":
-            value = value.to(there.device if isinstance(there, Tensor) else self._device)
-        if node[5] is None or isinstance(node[5], int):
-            value = value.clone()
-        return value.requires_grad_(bool(node[4]))
-
-    def _array(self, node: Node, there: Any) -> Any:
-        return node[2].numpy().copy() if isinstance(node[2], Tensor) else node[2]
-
-    def _scalar(self, node: Node, there: Any) -> Any:
-        return numpy.dtype(node[1]).type(node[2])
-
-    def _enum(self, node: Node, there: Any) -> Any:
-        if not isinstance(there, enum.Enum) or type(there).__qualname__ != node[1]:
-            raise LostError(node[1])
-        return type(there)[node[2]]
-
-    def _complex(self, node: Node, there: Any) -> Any:
-        return complex(node[1], node[2])
-
-    def _bytes(self, node: Node, there: Any) -> Any:
-        content = node[3].encode("latin-1")
-        return bytearray(content) if node[2] == "bytearray" else content
-
-    def _dtype(self, node: Node, there: Any) -> Any:
-        return getattr(torch, node[1])
-
-    def _path(self, node: Node, there: Any) -> Any:
-        return Path(node[1])
-
-    def _known(self, node: Node, there: Any) -> Any:
-        if node[1] not in self._things:
-            raise LostError(node[1])
-        return self._things[node[1]]
-
-    def _random(self, node: Node, there: Any) -> Any:
-        self._check(node[2], there)
-        self._made[node[1]] = there
-        state = self.write(node[3])
-        if isinstance(there, torch.Generator):
-            there.set_state(state)
-        elif isinstance(there, random.Random):
-            there.setstate(state)
-        elif isinstance(there, numpy.random.RandomState):
-            there.set_state(state)
-        else:
-            there.bit_generator.state = state
-        return there
-
-    def _collection(self, node: Node, there: Any) -> Any:
-        _, number, kind, name, entries, limit = node
-        new = self._empty(kind, name, limit, there)
-        if kind not in ("tuple", "frozenset"):
-            self._made[number] = new
-        if isinstance(new, dict):
-            pairs = {}
-            for key_node, part in entries:
-                key = self.write(key_node)
-                pairs[key] = self.write(part, there.get(key) if isinstance(there, dict) else None)
-            new.clear()
-            new.update(pairs)
-            return new
-        olds = list(there) if isinstance(there, (list, tuple, collections.deque)) else []
-        values = [self.write(part, olds[i] if i < len(olds) else None) for i, part in enumerate(entries)]
-        if kind in ("tuple", "frozenset"):
-            made = self._made[number] = tuple(values) if kind == "tuple" else frozenset(values)
-            return made
-        if kind == "" and isinstance(there, (tuple, frozenset)):
-            kind_there: Any = type(there)
-            return kind_there._make(values) if hasattr(kind_there, "_make") else kind_there(values)
-        new.clear()
-        new.update(values) if isinstance(new, set) else new.extend(values)
-        return new
-
-    def _empty(self, kind: str, name: str, limit: int | None, there: Any) -> Any:
-        if kind == "deque":
-            return collections.deque(maxlen=limit)
-        if kind:
-            return next(made for made, other in COLLECTIONS.items() if other == kind)()
-        self._check(name, there)  # of a class of its own: what is there is changed
-        return there
-
-    def _many(self, node: Node, there: Any) -> Any:
-        return there
-
-    def _module(self, node: Node, there: Any) -> Any:
-        self._check(node[2], there)
-        self._made[node[1]] = there
-        parts = dict(there.named_modules())
-        for name, attributes in node[3].items():
-            if name not in parts:
-                raise LostError(node[2])
-            for key, part in attributes.items():
-                put(parts[name], key, self.write(part, look(parts[name], key)))
-        return there
-
-    def _state(self, node: Node, there: Any) -> Any:
-        self._check(node[2], there)
-        self._made[node[1]] = there
-        there.load_state_dict(self.write(node[3]))
-        return there
-
-    def _object(self, node: Node, there: Any) -> Any:
-        self._check(node[2], there)
-        self._made[node[1]] = there
-        for name in set(attributes_of(there)) - set(node[3]):
-            object.__delattr__(there, name)
-        for name, part in node[3].items():
-            put(there, name, self.write(part, look(there, name)))
-        return there
-
-    def _opaque(self, node: Node, there: Any) -> Any:
-        self._check(node[1], there)
-        return there
-
-    @staticmethod
-    def _check(name: str, there: Any) -> None:
-        if _type_name(there) != name:
-            raise LostError(name)
+        return _opaque(value) if self._is_glance else ("opaque", type_name(value), 0, 0)
 
 
 def same(first: Node, second: Node) -> bool:
@@ -360,58 +203,6 @@ def opaque_parts(node: Node) -> Iterator[Node]:
             yield from opaque_parts(part)
 
 
-def attributes_of(value: Any) -> dict[str, Any]:
-    """An object's own attributes, those in slots too."""
-    found = dict(getattr(value, "__dict__", {}))
-    for name in _slots(value):
-        if hasattr(value, name):
-            found[name] = getattr(value, name)
-    return found
-
-
-def _slots(value: Any) -> list[str]:
-    slots = [vars(kind).get("__slots__", ()) for kind in type(value).__mro__]
-    names = [name for some in slots for name in ((some,) if isinstance(some, str) else some)]
-    return [name for name in names if name not in ("__dict__", "__weakref__")]
-
-
-_OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
-
-
-def module_attributes(module: nn.Module) -> dict[str, Any]:
-    """What a module has besides parameters, modules, and the buffers that its `state_dict` holds: its mode, too."""
-    found = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
-    for name in module._non_persistent_buffers_set:
-        found[name] = module._buffers.get(name)
-    return found
-
-
-def look(holder: Any, name: str) -> Any:
-    """An attribute of an object; None where it has none."""
-    if isinstance(holder, nn.Module):
-        for own in (holder._parameters, holder._buffers):
-            if name in own:
-                return own[name]
-    return attributes_of(holder).get(name)
-
-
-def put(holder: Any, name: str, value: Any) -> None:
-    """Set an attribute of an object; a parameter or buffer in place, if it has that shape."""
-    there = look(holder, name)
-    if there is value:
-        return
-    if isinstance(holder, nn.Module) and (name in holder._parameters or name in holder._buffers):
-        if isinstance(there, Tensor) and isinstance(value, Tensor) and there.shape == value.shape:
-            with torch.no_grad():
-                there.copy_(value)
-        elif name in holder._buffers:
-            holder._buffers[name] = value
-    elif name in _slots(holder):
-        object.__setattr__(holder, name, value)
-    else:
-        vars(holder)[name] = value
-
-
 def _generator_state(value: Any) -> Any:
     readers: dict[type, Callable[[Any], Any]] = {
         torch.Generator: lambda made: made.get_state(),
@@ -435,10 +226,6 @@ def _is_opened(value: Any) -> bool:
     return whole.partition(".")[0] not in NOT_OPENED or whole.startswith(OPENED)
 
 
-def _type_name(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
 ENDLESS = -1
 """Content of what moves on whenever it is used, and cannot tell where it is."""
 
@@ -451,4 +238,4 @@ def _opaque(value: Any) -> Node:
     elif not any((hasattr(value, "__dict__"), callable(value), isinstance(value, Tensor), hasattr(kind, "nbytes"))):
         with contextlib.suppress(Exception):  # most of what is left cannot be pickled
             content = zlib.crc32(pickle.dumps(value)) if sys.getsizeof(value) < LARGE_BYTES else 0
-    return ("opaque", _type_name(value), id(value), content)
+    return ("opaque", type_name(value), id(value), content)

@@ -303,6 +303,9 @@ class PruningLoop(Callback):
         restore = connector._restore_modules_and_callbacks
 
         def restore_modules(*args: Any, **kwargs: Any) -> None:
+            if trainer.state.fn != "fit":
+                restore(*args, **kwargs)
+                return
             self._module_state = ModuleState(trainer)
             restore(*args, **kwargs)
             self._module_state.loaded()
