@@ -99,6 +99,9 @@ class Capture(pl.Callback):
         self.optimizers: list[torch.optim.Optimizer] = []
         self.state_sizes: list[int] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        return {}  # what it notes is of this fit alone
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -255,7 +258,7 @@ def _assert_same(first: Any, second: Any, name: str) -> None:
         assert list(first) == list(second), name
         for key in first:
             _assert_same(first[key], second[key], f"{name}: {key}")
-    elif isinstance(first, list):
+    elif isinstance(first, (list, tuple)):
         assert len(first) == len(second), name
         for index, pair in enumerate(zip(first, second, strict=True)):
             _assert_same(*pair, f"{name}: {index}")

@@ -45,6 +45,9 @@ class StopAfter(pl.Callback):
         self.step, self.folder = step, folder
         self.done = -1
 
+    def state_dict(self) -> dict[str, Any]:
+        return {}  # it is no part of what is trained
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:

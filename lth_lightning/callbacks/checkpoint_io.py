@@ -116,12 +116,18 @@ def own_checkpoint(trainer: Trainer) -> dict[str, Any]:
     return on_cpu
 
 
-def save_own(trainer: Trainer, path: Path, identity: Mapping[str, Any]) -> str:
+def save_own(trainer: Trainer, path: Path, identity: Mapping[str, Any], more: Mapping[str, Any]) -> str:
     """Write the checkpoint that a training goes on from after an interruption; to be called on all ranks.
+
+    Args:
+        trainer: in a fit, when a batch is over.
+        path: where to.
+        identity: of the training.
+        more: what Lightning's checkpoints do not hold.
 
     Returns why there is none, where a callback or module of the user's keeps in it what cannot be read back safely.
     """
-    content = {**own_checkpoint(trainer), TRAINING: dict(identity)}
+    content = {**own_checkpoint(trainer), **more, TRAINING: dict(identity)}
     why = ""
     try:
         trainer.strategy.save_checkpoint(content, path)

@@ -125,7 +125,9 @@ class Maker:
                 (training.replicate_folder / f".start_{trainer.global_rank}.ckpt").unlink(missing_ok=True)
             if not watch.diverged:
                 self.check_length(training, trainer, start, steps)
-            return self._finish(training, trainer, model, watch, start, mask, display)
+            record = self._finish(training, trainer, model, watch, start, mask, display)
+            self.loop.put_back_data()
+            return record
 
     def shrink(self, model: LightningModule, mask: Mask) -> Mask:
         """Have `model` compute by the kernels that were asked for; the mask of what is left for a MaskKeeper."""

@@ -16,16 +16,17 @@ from lth_lightning.callbacks.controls import Control
 from lth_lightning.callbacks.data_state import DataState
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
-from lth_lightning.callbacks.epochs import begin_epochs_within
+from lth_lightning.callbacks.epochs import begin_epochs_within, end_batches
 from lth_lightning.callbacks.evaluated import Evaluated
 from lth_lightning.callbacks.fit_watch import FitWatch
 from lth_lightning.callbacks.generators import seed_evaluation_loaders
 from lth_lightning.callbacks.hooks import builds_layers
 from lth_lightning.callbacks.measure import load_built
 from lth_lightning.callbacks.metrics import VAL_COLUMNS, forget, numbers, unknown_line
+from lth_lightning.callbacks.module_state import CHANGED, ModuleState, users_callbacks
 from lth_lightning.callbacks.retraining import Retraining, Rewind
 from lth_lightning.callbacks.start import Start
-from lth_lightning.callbacks.trainer import is_rank_zero, learning_rates, parameter_groups, refuse_schedules
+from lth_lightning.callbacks.trainer import gives, is_rank_zero, learning_rates, parameter_groups, refuse_schedules
 from lth_lightning.errors import UserError
 from lth_lightning.files import plain_copy, write_pt
 from lth_lightning.pruning import Criterion, Magnitude, Mask, MaskKeeper, Schedule, Ticket, Weights, snapshot
@@ -272,8 +273,10 @@ class PruningLoop(Callback):
         self._metrics = MetricsFile(training.folder / METRICS, self.test_curve)
         if start.steps == 0:
             self._metrics.cut(0)  # there is no fit that would begin it
-        self._parameters: dict[str, torch.nn.Parameter] = {}
         self._frozen: list[str] | None = None
+        self._data_state = DataState(None)
+        self._goes_on = self._has_begun = False
+        self._is_checkpoint_due = self._is_rewind_step = False
         self.watch = FitWatch()
         # A fit that is resumed from its last step's checkpoint never starts, so `on_train_start` sets nothing.
         self._detach: Callable[[], None] = lambda: None
@@ -292,6 +295,31 @@ class PruningLoop(Callback):
         if stage == "fit":
             datamodule: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]
             self._data_state = DataState(datamodule)
+            self._watch_restoring(trainer)
+
+    def _watch_restoring(self, trainer: Trainer) -> None:
+        """Know what a fit's module and callbacks are like before a checkpoint is loaded, and what that changes."""
+        connector = trainer._checkpoint_connector
+        restore = connector._restore_modules_and_callbacks
+
+        def restore_modules(*args: Any, **kwargs: Any) -> None:
+            if trainer.state.fn != "fit":
+                restore(*args, **kwargs)
+                return
+            self._module_state = ModuleState(trainer)
+            restore(*args, **kwargs)
+            self._module_state.loaded()
+
+        connector._restore_modules_and_callbacks = restore_modules  # type: ignore[method-assign]
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._goes_on = self._module_state.take(checkpoint)
+
+    def _restore(self) -> None:
+        for phrase in self._module_state.restore():
+            self._display.tell(
+                f"{phrase}, which a checkpoint cannot hold: where a training goes on from its middle, that begins anew."
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._is_fresh and builds_layers(pl_module):
@@ -300,10 +328,9 @@ class PruningLoop(Callback):
         self._mask = trainer.strategy.broadcast(self._mask)
         self.keeper = MaskKeeper(pl_module, self._mask, trainer.strategy.broadcast(self._start.pruned))
         self._detach = self.keeper.attach(trainer.optimizers)
-        self._parameters = dict(pl_module.named_parameters())
         if self._frozen is not None:
-            # What a hook of an earlier epoch has frozen or thawed.
-            for name, parameter in self._parameters.items():
+            # What a hook of an earlier epoch has frozen or thawed, as checkpoints of older versions say it.
+            for name, parameter in pl_module.named_parameters():
                 parameter.requires_grad_(name not in self._frozen)
         if self.retrain.uses_rates:
             # At each step: by the end of a fit the schedule has moved once more, to a rate that no step had.
@@ -313,7 +340,11 @@ class PruningLoop(Callback):
             for group, rate in zip(parameter_groups(trainer), self._start.learning_rates, strict=True):
                 group["lr"] = rate
         refuse_schedules(trainer, self.evaluate_every)
-        begin_epochs_within(trainer, self)
+        self._module_state.loaders_made()
+        begin_epochs_within(trainer, self, self._restore if self._goes_on else None)
+        # The module's hooks are called after this callback's.
+        masks = self.keeper.mask_weights if gives(pl_module, "on_train_batch_end") else lambda: None
+        end_batches(trainer, masks, lambda: self._batch_ended(trainer, pl_module), self._goes_on)
         self._step = trainer.global_step
         if trainer.is_global_zero and not self._metrics.has_begun:
             self._metrics.cut(0)
@@ -321,6 +352,9 @@ class PruningLoop(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # Dropout and the like: from names, so that a resumed fit draws what an uninterrupted one draws.
         assert self._training is not None
+        if not self._has_begun:
+            self._has_begun = True
+            self._module_state.begun()
         draws = ("step", trainer.global_step, batch_idx, trainer.global_rank)
         seed_all(self._training.seed(self._seed, *draws))
         if self._is_fresh:
@@ -365,7 +399,7 @@ class PruningLoop(Callback):
         # Batches that are accumulated for step k + 1 end at step k as well: its own is the first.
         if step != self._step and self._training.is_ticket and self._training.level == 0:
             if step == self.rewind_step:
-                self._save_rewind_point(trainer, pl_module)
+                self._is_rewind_step = True
             elif self._step < self.rewind_step < step:
                 raise UserError(
                     f"Step {self.rewind_step}, which pruning.rewind_step names, lies within a batch: this module makes "
@@ -414,9 +448,20 @@ class PruningLoop(Callback):
             trainer.global_step - self._saved_step >= self.checkpoint_every
             and not trainer.fit_loop._should_accumulate()
         ):
+            self._is_checkpoint_due = True
+
+    def _batch_ended(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what is to be saved of this step, now that all hooks of its batch and evaluation have run."""
+        assert self._training is not None
+        if self._is_rewind_step:
+            self._is_rewind_step = False
+            self._save_rewind_point(trainer, pl_module)
+        if self._is_checkpoint_due:
+            self._is_checkpoint_due = False
             self._saved_step = trainer.global_step
             self._logged = loggers.last_logged(trainer)
-            if why := save_own(trainer, self._training.folder / CHECKPOINT, self._training.identity):
+            more = {CHANGED: self._module_state.content()}
+            if why := save_own(trainer, self._training.folder / CHECKPOINT, self._training.identity, more):
                 self._display.tell(f"An interrupted training will begin anew, since {why}")
 
     @property
@@ -452,13 +497,15 @@ class PruningLoop(Callback):
         training = self._training
         assert training is not None
         path = training.replicate_folder / REWIND
-        checkpoint = own_checkpoint(trainer)
+        checkpoint = {**own_checkpoint(trainer), CHANGED: self._module_state.content()}
         if trainer.is_global_zero:
             checkpoint = plain_copy(path, checkpoint)
             # Not the checkpoint's, which the module and callbacks may have changed.
             weights: Weights = snapshot(pl_module, "cpu")
             del checkpoint["state_dict"]
-            checkpoint["callbacks"] = {}
+            kept = {callback.state_key for callback in users_callbacks(trainer)}
+            states = checkpoint["callbacks"]
+            checkpoint["callbacks"] = {key: state for key, state in states.items() if key in kept}
             if not self.retrain.optimizer_state:
                 for state in checkpoint["optimizer_states"]:
                     state["state"] = {}
@@ -472,17 +519,20 @@ class PruningLoop(Callback):
         self._detach()
         for handle in self._handles:
             handle.remove()
+        self.put_back_data()
+
+    def put_back_data(self) -> None:
+        """Have the data module be as it was when the last fit began."""
         self._data_state.put_back()
 
     def state_dict(self) -> dict[str, Any]:
         state = {**self.watch.state_dict(), "seconds": self.seconds, "learning_rates": self.learning_rates}
-        frozen = [name for name, parameter in self._parameters.items() if not parameter.requires_grad]
-        return {**state, "metrics": self._metrics.text, "frozen": frozen, loggers.LOGGED: self._logged}
+        return {**state, "metrics": self._metrics.text, loggers.LOGGED: self._logged}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._seconds = state_dict["seconds"]
         self.learning_rates = state_dict.get("learning_rates", [])  # an older version's checkpoint has none
-        self._frozen = state_dict.get("frozen")  # nor this
+        self._frozen = state_dict.get("frozen")  # only an older version's has this
         self.watch.load_state_dict(state_dict)
         if is_rank_zero():
             self._restore_metrics(state_dict.get("metrics"))

@@ -1,6 +1,7 @@
 """Makes any train loader give the same batches again, from any batch on, without saving a generator's state."""
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -45,7 +46,11 @@ class EpochReplay:
         mode = self._loader._mode
         return min(known) if mode == "min_size" else sum(known) if mode == "sequential" else max(known)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> "EpochBatches":
+        return EpochBatches(self._batches())
+
+    def _batches(self) -> Iterator[Any]:
+        """None when those are skipped that the training has had; then each batch."""
         fit = self._trainer.fit_loop
         epoch: int = fit.epoch_progress.current.processed  # type: ignore[attr-defined]
         done = fit.epoch_loop.batch_progress.current.ready
@@ -58,8 +63,10 @@ class EpochReplay:
             for generator in own_generators(loader):
                 generator.manual_seed(derive_seed(self._own_seed, number, epoch))
         seed_all(derive_seed(self._seed, "epoch", epoch))
-        batches, index = iter(self._loader), 0
-        while True:
+        batches = iter(self._loader)
+        for index in itertools.count():
+            if index == done:
+                yield None
             seed_all(derive_seed(self._seed, "batch", epoch, index))
             try:
                 batch = next(batches)
@@ -68,7 +75,28 @@ class EpochReplay:
             if index >= done:
                 # A CombinedLoader gives each batch with its number and its loader's, and Lightning will again.
                 yield batch[0] if isinstance(self._loader, CombinedLoader) else batch
-            index += 1
+
+
+class EpochBatches(Iterator[Any]):
+    """The batches of an epoch that a training has not had yet; those before are fetched when they are skipped.
+
+    Args:
+        batches: gives None when the batches before are fetched.
+    """
+
+    def __init__(self, batches: Iterator[Any]) -> None:
+        self._batches = batches
+        self._has_skipped = False
+
+    def skip(self) -> None:
+        """Fetch the batches before the first one that is due, unless that is done."""
+        if not self._has_skipped:
+            self._has_skipped = True
+            next(self._batches, None)
+
+    def __next__(self) -> Any:
+        self.skip()
+        return next(self._batches)
 
 
 def replaying(

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,37 @@ import optimizer_kinds
 import pytest
 import pytorch_lightning as pl
 import schedule_kinds
+import state_kinds
+import torch
 import weights_kinds
-from loop_helpers import StopAt, StoppedError, assert_same, load, make_trainer, pruned_by_magnitude, rows
+from loop_helpers import StopAt, StoppedError, assert_same, equal, load, make_trainer, pruned_by_magnitude, rows
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from zoo_base import EVERY, REWIND_STEP, STEPS, Kind
 
-from lth_lightning.callbacks import Display, PruningLoop, RandomReinit
+from lth_lightning.callbacks import Control, Display, PruningLoop, RandomReinit, Rewind, Start
 from lth_lightning.errors import UserError
 from lth_lightning.report import command
+from lth_lightning.results.training import Training
+from lth_lightning.seeding import derive_seed
 
 KINDS = [
     kind
-    for file in (data_kinds, hooks_kinds, epoch_kinds, metrics_kinds, optimizer_kinds, schedule_kinds, weights_kinds)
+    for file in (
+        *(data_kinds, hooks_kinds, epoch_kinds, metrics_kinds, optimizer_kinds, schedule_kinds, state_kinds),
+        weights_kinds,
+    )
     for kind in file.KINDS
 ]
-SERVED = [
-    pytest.param(kind, marks=[pytest.mark.thorough] if kind.thorough else []) for kind in KINDS if not kind.refusal
-]
+
+
+def served_of(kinds: list[Kind]) -> list[Any]:
+    return [
+        pytest.param(kind, marks=[pytest.mark.thorough] if kind.thorough else []) for kind in kinds if not kind.refusal
+    ]
+
+
+SERVED = served_of(KINDS)
 REFUSED = [kind for kind in KINDS if kind.refusal]
 
 
@@ -181,6 +195,28 @@ def test_an_interrupted_run_goes_on_to_the_same_files(served: tuple[Kind, Path, 
         folder = resumed
     go(kind, tmp_path, resumed)
     assert_same(run, resumed)
+
+
+class Rest(Control):
+    """Goes on from the rewind step, with nothing pruned."""
+
+    def start(self, ticket: Start, fresh: Any, generator: torch.Generator) -> Start:
+        return replace(ticket, mask={name: torch.ones_like(part) for name, part in ticket.mask.items()})
+
+
+@pytest.mark.parametrize("kind", served_of(state_kinds.KINDS), ids=str)
+def test_what_starts_at_the_rewind_step_with_nothing_pruned_is_the_rest_of_level_0(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Arm and level, too, would decide what is drawn.
+    monkeypatch.setattr(Training, "seed", lambda self, root, *what: derive_seed(root, self.replicate, *what))
+    options = {"levels": 1, "controls": [Rest()], "retrain": Rewind(optimizer_state=True), **kind.loop}
+    go(replace(kind, loop=options), tmp_path)
+    replicate = tmp_path / "run/version_0/replicate_0"
+    whole, rest = (load(replicate / part / "trained.pt") for part in ("ticket/level_00", "rest_0/level_01"))
+    assert equal(whole["weights"], rest["weights"])
+    curves = [rows(replicate / part / "metrics.csv") for part in ("ticket/level_00", "rest_0/level_01")]
+    assert [row["val_loss"] for row in curves[0]][-len(curves[1]) :] == [row["val_loss"] for row in curves[1]]
 
 
 @pytest.mark.thorough
