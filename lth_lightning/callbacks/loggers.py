@@ -49,12 +49,12 @@ LOGGED = "loggers_until"
 
 
 def last_logged(trainer: Trainer) -> int:
-    """The step of the last point that loggers have been given.
+    """The step of the last point that loggers have been given, when all is over that follows a batch.
 
     It is no optimizer step: Lightning counts batches from 0, unless the module logs a `step` of its own.
     """
     step = trainer.logged_metrics.get("step")
-    return trainer.fit_loop.epoch_loop._batches_that_stepped if step is None else int(step)
+    return trainer.fit_loop.epoch_loop._batches_that_stepped - 1 if step is None else int(step)
 
 
 def logged_until(checkpoint: Path, step: int) -> int:
