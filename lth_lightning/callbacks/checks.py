@@ -14,7 +14,6 @@ from torch import Tensor
 
 from lth_lightning.callbacks import limits
 from lth_lightning.callbacks import trainer as trainers
-from lth_lightning.callbacks.joint import ELEMENTWISE
 from lth_lightning.callbacks.maker import Maker
 from lth_lightning.callbacks.metrics import forms
 from lth_lightning.callbacks.rehearsal import STEPS, logged_names
@@ -24,6 +23,7 @@ from lth_lightning.models import Classifier, Supermask
 from lth_lightning.pruning import Criterion, Mask, Schedule, Ticket, snapshot
 from lth_lightning.pruning.criteria.base import Samples
 from lth_lightning.pruning.layers import others
+from lth_lightning.pruning.mask import ELEMENTWISE
 
 if TYPE_CHECKING:
     from lth_lightning.callbacks.pruning_loop import PruningLoop

@@ -299,7 +299,8 @@ class PruningLoop(Callback):
         # Rank 0's mask is everybody's. The weights need no such care: DistributedDataParallel sends rank 0's.
         self._mask = trainer.strategy.broadcast(self._mask)
         self.keeper = MaskKeeper(pl_module, self._mask, trainer.strategy.broadcast(self._start.pruned))
-        self._detach = self.keeper.attach(trainer.optimizers)
+        # A user's own module may clip gradients by their norm, in any of its hooks.
+        self._detach = self.keeper.attach(trainer.optimizers, gradients=not self._long_batches)
         self._parameters = dict(pl_module.named_parameters())
         if self._frozen is not None:
             # What a hook of an earlier epoch has frozen or thawed.
@@ -326,6 +327,7 @@ class PruningLoop(Callback):
         if self._is_fresh:
             self._is_fresh = False
             self._check_start(trainer, pl_module)
+        self.keeper.mask_weights()  # the module's hooks for the batch before came after this callback's
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The module's own hook follows: it draws the same in a fit that is resumed at this epoch.
@@ -359,6 +361,7 @@ class PruningLoop(Callback):
         self.keeper.mask_weights()
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor):
+            loss = loss.float().mean() if loss.dim() else loss
             # Lightning gives the loss that it differentiates, which is divided by the batches of an accumulation.
             share = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
             self.watch.batch(loss * share, len(batch[1]) if self._long_batches else 1)
