@@ -113,6 +113,7 @@ class Driver:
         self.plan(Path())
         checks.refuse_supermask(model, self.schedule, loop)
         checks.refuse_frozen_search(loop)
+        checks.refuse_other_state(model, self.schedule)
         checks.refuse_no_data(model, data)
         self.remarks = check_freshness(loop, self.make_model, self.seed, model, self.schedule)
         # Before a folder is claimed, and by one of all workers and ranks; these read the files in `fit`.
@@ -147,6 +148,7 @@ class Driver:
         if self.steps:
             self.maker.check_rewind_step(self.steps)
         self.remarks += checks.told_of_others(model, self.schedule)
+        self.remarks += checks.told_of_copies(model, self.schedule)
         fresh = partial(fresh_model, self.make_model, self.seed, 0) if fetch and trainers.is_rank_zero() else None
         self.remarks += checks.told_of_verdict(model, data, trainer, fresh, self.seed)
         self.remarks += checks.told_of_train_accuracy(loop, data)

@@ -89,6 +89,8 @@ class Maker:
             if is_main:
                 self.begin(training, start.mask)
             checkpoint = self.origins.checkpoint_at(start, training, trainer, model)
+            if not start.optimizer_state:
+                trainers.keep_fresh_optimizers(trainer)
         elif is_main and not (training.folder / MASK).exists():
             self.origins.write_mask(training, start.mask)
         logger = None
@@ -135,13 +137,20 @@ class Maker:
     def check_length(self, training: Training, trainer: Trainer, start: Start, steps: int | None) -> None:
         """Raise UserError where a fit that has not diverged ended before its last step."""
         done = trainer.global_step
+        if done == start.step and steps != 0:
+            raise UserError(
+                f"{training} made no step: the train loader gave no batch (a drop_last with fewer samples than one "
+                "holds?), or training_step steps other optimizers than those that self.optimizers() gives."
+            )
         if start.step == 0 and training.is_ticket and training.level == 0:
             # Where epochs limit a training its steps are known only now.
             self.check_rewind_step(done)
-        if steps is not None and done < steps and not 0 < (trainer.max_epochs or 0) <= trainer.current_epoch:
+        has_all_epochs = 0 < (trainer.max_epochs or 0) <= trainer.current_epoch
+        if not has_all_epochs and (steps is None or done < steps):
+            end = f"step {done} of {steps}" if steps else f"epoch {trainer.current_epoch} of {trainer.max_epochs}"
             raise UserError(
-                f"{training} ended at step {done} of {steps}: a callback stopped it, but trainings of a run have "
-                "their full length. Drop that callback."
+                f"{training} ended at {end}: a callback stopped it, but trainings of a run have their full length. "
+                "Drop that callback."
             )
 
     def _finish(

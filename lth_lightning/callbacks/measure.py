@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from lightning_fabric.utilities.data import sized_len
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
@@ -17,7 +16,7 @@ from lth_lightning.callbacks.loggers import MutedLogger
 from lth_lightning.callbacks.metrics import forget, numbers, unknown_line
 from lth_lightning.callbacks.trainer import gives
 from lth_lightning.errors import UserError
-from lth_lightning.pruning.rewind import Weights, check_fits
+from lth_lightning.pruning.rewind import Weights, check_fits, same_values
 from lth_lightning.results.curve import TEST_COLUMNS, shortest
 from lth_lightning.seeding import seed_all
 
@@ -132,7 +131,7 @@ class Measure:
 
 def _are_equal(first: Weights, second: Weights) -> bool:
     tensors = [(value, second[name]) for name, value in first.items() if isinstance(value, Tensor)]
-    return all(torch.equal(one.cpu(), other.cpu()) for one, other in tensors)
+    return all(same_values(one.cpu(), other.cpu()) for one, other in tensors)
 
 
 class WeightsHolder(Callback):

@@ -23,7 +23,13 @@ from lth_lightning.callbacks.measure import load_built
 from lth_lightning.callbacks.metrics import VAL_COLUMNS, forget, numbers, unknown_line
 from lth_lightning.callbacks.retraining import Retraining, Rewind
 from lth_lightning.callbacks.start import Start
-from lth_lightning.callbacks.trainer import is_rank_zero, learning_rates, parameter_groups, refuse_schedules
+from lth_lightning.callbacks.trainer import (
+    is_rank_zero,
+    learning_rates,
+    parameter_groups,
+    refuse_no_optimizer,
+    refuse_schedules,
+)
 from lth_lightning.errors import UserError
 from lth_lightning.files import plain_copy, write_pt
 from lth_lightning.pruning import Criterion, Magnitude, Mask, MaskKeeper, Schedule, Ticket, Weights, snapshot
@@ -41,6 +47,9 @@ from lth_lightning.seeding import seed_all
 MakeTrainer = Callable[[Training], Trainer]
 MakeModel = Callable[[], LightningModule]
 Kernels = Literal["masked", "compact", "csr"]
+
+MOST_WITHOUT_STEP = 2000
+"""Batches; more than any accumulation has."""
 
 
 class PruningLoop(Callback):
@@ -313,9 +322,11 @@ class PruningLoop(Callback):
             trainer.strategy.lr_scheduler_configs = []
             for group, rate in zip(parameter_groups(trainer), self._start.learning_rates, strict=True):
                 group["lr"] = rate
+        refuse_no_optimizer(trainer)
         refuse_schedules(trainer, self.evaluate_every)
         begin_epochs_within(trainer, self)
         self._step = trainer.global_step
+        self._batches_without_step = 0
         if trainer.is_global_zero and not self._metrics.has_begun:
             self._metrics.cut(0)
 
@@ -374,6 +385,12 @@ class PruningLoop(Callback):
                     f"Step {self.rewind_step}, which pruning.rewind_step names, lies within a batch: this module makes "
                     f"{step - self._step} optimizer steps a batch. Name a multiple of that."
                 )
+        self._batches_without_step = self._batches_without_step + 1 if step == self._step else 0
+        if self._batches_without_step == MOST_WITHOUT_STEP:
+            raise UserError(
+                f"{MOST_WITHOUT_STEP:,} batches have made no optimizer step that Lightning counts, so this training "
+                "would not end: have training_step step the optimizers that self.optimizers() gives, not others."
+            )
         if not self._long_batches and trainer.is_global_zero:
             self._display.step(step)
         if not trainer.enable_validation and step != self._step and step % self.evaluate_every == 0:

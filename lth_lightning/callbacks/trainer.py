@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from pytorch_lightning.callbacks import (
     Timer,
     WeightAveraging,
 )
+from pytorch_lightning.core.optimizer import _MockOptimizer
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from pytorch_lightning.utilities import rank_zero_only
@@ -99,6 +100,29 @@ def _refuse_callbacks(trainer: Trainer, model: LightningModule, rewind_step: int
                 f"{name} gives the optimizer other parameters in the course of a training, so a training cannot begin "
                 "at a later step: set --pruning.rewind_step 0, or drop it."
             )
+
+
+def refuse_no_optimizer(trainer: Trainer) -> None:
+    """Raise UserError where nothing moves the weights of a fit that begins; Lightning counts its steps all the same."""
+    if all(isinstance(optimizer, _MockOptimizer) for optimizer in trainer.optimizers):
+        raise UserError("configure_optimizers gives no optimizer, so nothing would be trained: have it return one.")
+
+
+def keep_fresh_optimizers(trainer: Trainer) -> None:
+    """Have the optimizers of a fit that goes on from a checkpoint keep the state that they were made with.
+
+    Their groups, and so their learning rates, are the checkpoint's. An optimizer may have a state from the beginning,
+    such as Adagrad's first sums.
+    """
+    strategy = trainer.strategy
+    load = strategy.load_optimizer_state_dict
+
+    def load_groups(checkpoint: Mapping[str, Any]) -> None:
+        pairs = zip(strategy.optimizers, checkpoint["optimizer_states"], strict=True)
+        states = [{**saved, "state": optimizer.state_dict().get("state", {})} for optimizer, saved in pairs]
+        load({**checkpoint, "optimizer_states": states})
+
+    strategy.load_optimizer_state_dict = load_groups  # type: ignore[method-assign]
 
 
 def refuse_schedules(trainer: Trainer, evaluate_every: int) -> None:

@@ -32,12 +32,39 @@ def snapshot(model: nn.Module, device: torch.device | str | None = None) -> Weig
 
 def fingerprint(weights: Mapping[str, Tensor]) -> list[int]:
     """A number for each tensor, the sum of its bits as integers: equal on every device where the tensors are equal."""
-    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    sums = [
-        (value.detach().view(integers[value.element_size()]) if value.is_floating_point() else value.detach()).sum()
-        for value in weights.values()
-    ]
+    sums = [torch.stack([_sum_of_bits(part) for part in _parts(value)]).sum() for value in weights.values()]
     return [int(number) for number in torch.stack([s.long() for s in sums]).tolist()] if sums else []
+
+
+def same_values(first: Tensor, second: Tensor) -> bool:
+    """The same values in the same shape, what is no number counting as equal to itself."""
+    if first.shape != second.shape or first.layout != second.layout:
+        return False
+    pairs = list(zip(_parts(first), _parts(second), strict=True))
+    return all(one.shape == other.shape and bool(_equal(one, other).all()) for one, other in pairs)
+
+
+def _equal(one: Tensor, other: Tensor) -> Tensor:
+    same = one == other
+    has_nan = one.is_floating_point() or one.is_complex()
+    return same | (one.isnan() & other.isnan()) if has_nan else same
+
+
+def _parts(value: Tensor) -> list[Tensor]:
+    """The tensor, or those that a sparse one consists of."""
+    value = value.detach()
+    if value.layout == torch.sparse_coo:
+        value = value.coalesce()
+        return [value.values(), value.indices()]
+    if value.layout == torch.sparse_csr:
+        return [value.values(), value.crow_indices(), value.col_indices()]
+    return [value]
+
+
+def _sum_of_bits(value: Tensor) -> Tensor:
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    value = torch.view_as_real(value) if value.is_complex() else value
+    return (value.view(integers[value.element_size()]) if value.is_floating_point() else value).sum().long()
 
 
 def to_cpu(weights: Mapping[str, Any]) -> Weights:
