@@ -10,7 +10,9 @@ from lth_lightning.data import TensorDataModule
 
 
 class DataState:
-    """The state of a data module at the start of a fit: its `state_dict`, and its attributes that are plain values.
+    """The state of a data module at the start of a fit: its `state_dict`, and its plain attributes.
+
+    Those are numbers, text and collections of such.
 
     One data module serves all trainings of a run. One that counts its batches, say, must count those of each alone.
 
@@ -27,7 +29,7 @@ class DataState:
 
     def put_back(self) -> None:
         """Have the data module be as it was."""
-        for name, value in self._values.items():
+        for name, value in copy.deepcopy(self._values).items():
             setattr(self._datamodule, name, value)
         if self._datamodule is not None and self._state is not None:
             self._datamodule.load_state_dict(self._state)
@@ -35,4 +37,14 @@ class DataState:
 
 def _plain_values(datamodule: LightningDataModule | None) -> dict[str, Any]:
     own = vars(datamodule) if datamodule is not None else {}
-    return {name: value for name, value in own.items() if type(value) in (bool, int, float, str)}
+    # One copy of all, so that two names of one list stay two names of one.
+    return copy.deepcopy({name: value for name, value in own.items() if value is not None and _is_plain(value)})
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a number or text, or a collection of such at any depth."""
+    if type(value) in (list, tuple, set):
+        return all(_is_plain(part) for part in value)
+    if type(value) is dict:
+        return all(_is_plain(part) for pair in value.items() for part in pair)
+    return value is None or type(value) in (bool, int, float, str)

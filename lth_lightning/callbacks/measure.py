@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.fit_watch import FitWatch
+from lth_lightning.callbacks.generators import held_generators, seed_own
 from lth_lightning.callbacks.hooks import replaced
 from lth_lightning.callbacks.loggers import MutedLogger
 from lth_lightning.callbacks.metrics import forget, numbers, unknown_line
@@ -121,6 +122,7 @@ class Measure:
         holder = WeightsHolder(weights)
         callbacks.append(holder)
         seed_all(self._seed)  # a loader of the user's own may draw
+        seed_own(held_generators(self._datamodule, self._model), self._seed)
         try:
             yield
         finally:

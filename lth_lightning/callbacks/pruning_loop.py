@@ -17,7 +17,7 @@ from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.epochs import begin_epochs_within
 from lth_lightning.callbacks.fit_watch import FitWatch
-from lth_lightning.callbacks.generators import seed_evaluation_loaders
+from lth_lightning.callbacks.generators import Generator, held_generators, seed_evaluation_loaders, seed_own
 from lth_lightning.callbacks.hooks import builds_layers
 from lth_lightning.callbacks.measure import load_built
 from lth_lightning.callbacks.metrics import VAL_COLUMNS, forget, numbers, unknown_line
@@ -287,6 +287,7 @@ class PruningLoop(Callback):
         # A fit that is resumed from its last step's checkpoint never starts, so `on_train_start` sets nothing.
         self._detach: Callable[[], None] = lambda: None
         self._handles: list[RemovableHandle] = []
+        self._module_generators: list[Generator] = []
         return self.watch
 
     @property
@@ -327,6 +328,7 @@ class PruningLoop(Callback):
         begin_epochs_within(trainer, self)
         self._step = trainer.global_step
         self._batches_without_step = 0
+        self._module_generators = held_generators(pl_module)
         if trainer.is_global_zero and not self._metrics.has_begun:
             self._metrics.cut(0)
 
@@ -335,6 +337,7 @@ class PruningLoop(Callback):
         assert self._training is not None
         draws = ("step", trainer.global_step, batch_idx, trainer.global_rank)
         seed_all(self._training.seed(self._seed, *draws))
+        seed_own(self._module_generators, self._training.seed(self._seed, "own", *draws))
         if self._is_fresh:
             self._is_fresh = False
             self._check_start(trainer, pl_module)
