@@ -129,9 +129,8 @@ class Driver:
         trainers.refuse_unfit(trainer, model, self.loop.rewind_step)
         if self.workers > 1:
             trainers.refuse_workers(trainer)
-        # No logger where the user has turned logging off.
         origins = Origins(loop, self.make_model, self.seed, self.ticket, self.schedule, self._samples, loss_of(model))
-        self.maker = Maker(loop, self.make_trainer, data, self.seed, origins, bool(trainer.loggers))
+        self.maker = Maker(loop, self.make_trainer, data, self.seed, origins, trainer)
         checks.refuse_for_own_networks(model, loop, self.maker)
         checks.check_optimizer(model, trainer)
         mask = {**self.schedule.dense_mask(model), **(self.ticket.mask if self.ticket else {})}

@@ -47,7 +47,7 @@ class Maker:
         datamodule: used for all trainings; None where the module has its own loaders.
         seed: what all draws of the run come from.
         origins: what each training starts from.
-        logs: whether TensorBoard is written.
+        probe: a Trainer of `make_trainer`, which is looked at only. TensorBoard is written where it has a logger.
     """
 
     def __init__(
@@ -57,14 +57,15 @@ class Maker:
         datamodule: LightningDataModule | None,
         seed: int,
         origins: Origins,
-        logs: bool,
+        probe: Trainer,
     ) -> None:
         self.loop = loop
         self.make_trainer = make_trainer
         self.datamodule = datamodule
         self.seed = seed
         self.origins = origins
-        self.logs = logs
+        self.probe = probe
+        self.logs = bool(probe.loggers)
 
     def make(self, training: Training, display: Display, resume: bool) -> Record:
         """Make `training`, or with `resume` go on from its checkpoint. Its files are whole when this returns."""
@@ -73,6 +74,8 @@ class Maker:
         model = self.origins.fresh(training.replicate)
         start = self.origins.start(training, model)
         trainer = self.make_trainer(training)
+        for line in trainers.told_of_shared(trainer, self.probe, self.loop):
+            display.tell(line)
         # Before the weights come: those that were trained with 64 bits would lose half of them.
         trainer.strategy.precision_plugin.convert_module(model)
         rewind(model, start.weights, start.mask, start.pruned)

@@ -430,8 +430,20 @@ class PruningLoop(Callback):
         buffers = fingerprint(dict(model.named_buffers()))
         return self._evaluated == fingerprint(dict(model.named_parameters())) and self._evaluated_buffers == buffers
 
+    def _refuse_other_parameters(self, model: LightningModule) -> None:
+        """Raise UserError where the network has other parameters than when its fit began: they would not be masked."""
+        now = dict(model.named_parameters())
+        for name in {**self._parameters, **now}:
+            if self._parameters.get(name) is not now.get(name):
+                raise UserError(
+                    f"'{name}' was added, removed or replaced by another parameter while {type(model).__name__} "
+                    "trained: a run masks and rewinds the parameters that a network begins with. Make all in "
+                    "__init__, setup or configure_model, and change values in place."
+                )
+
     def _interval_ended(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._training is not None
+        self._refuse_other_parameters(pl_module)
         self.evaluated(trainer, pl_module)
         if self.watch.diverged:
             trainer.should_stop = True

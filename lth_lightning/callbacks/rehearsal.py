@@ -31,7 +31,9 @@ def logged(
             if datamodule is None:
                 source.prepare_data()
             source.setup("fit" if part == "val" else "test")
-            batch = next(iter(getattr(source, f"{part}_dataloader")()))
+            batch = next(iter(getattr(source, f"{part}_dataloader")()), None)
+        if batch is None:
+            return {}  # an empty set
         with torch.no_grad():
             module.eval()
             getattr(module, STEPS[part])(batch, 0)

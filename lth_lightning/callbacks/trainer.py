@@ -102,6 +102,21 @@ def _refuse_callbacks(trainer: Trainer, model: LightningModule, rewind_step: int
             )
 
 
+def told_of_shared(trainer: Trainer, earlier: Trainer, loop: Callback) -> list[str]:
+    """A line where a recipe for Trainers gives two of them the same callback; raises UserError for the same Trainer."""
+    if trainer is earlier:
+        raise UserError("make_trainer gives the same Trainer each time, which fits once: have it make a new one.")
+    before: list[Callback] = earlier.callbacks  # type: ignore[attr-defined]
+    theirs: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    names = [type(c).__name__ for c in theirs if c is not loop and any(c is other for other in before)]
+    if not names:
+        return []
+    return [
+        f"make_trainer gives each Trainer the same {' and '.join(names)}: what it keeps of one training reaches the "
+        "next, and a resumed run differs. Make callbacks inside make_trainer."
+    ]
+
+
 def refuse_no_optimizer(trainer: Trainer) -> None:
     """Raise UserError where nothing moves the weights of a fit that begins; Lightning counts its steps all the same."""
     if all(isinstance(optimizer, _MockOptimizer) for optimizer in trainer.optimizers):

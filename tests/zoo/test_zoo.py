@@ -8,8 +8,11 @@ from typing import Any
 
 import data_kinds
 import epoch_kinds
+import generator_kinds
+import gradient_kinds
 import hooks_kinds
 import metrics_kinds
+import network_kinds
 import optimizer_kinds
 import pytest
 import pytorch_lightning as pl
@@ -24,15 +27,27 @@ from lth_lightning.callbacks import Display, PruningLoop, RandomReinit
 from lth_lightning.errors import UserError
 from lth_lightning.report import command
 
-KINDS = [
-    kind
-    for file in (data_kinds, hooks_kinds, epoch_kinds, metrics_kinds, optimizer_kinds, schedule_kinds, weights_kinds)
-    for kind in file.KINDS
-]
-SERVED = [
-    pytest.param(kind, marks=[pytest.mark.thorough] if kind.thorough else []) for kind in KINDS if not kind.refusal
-]
-REFUSED = [kind for kind in KINDS if kind.refusal]
+FILES = (
+    data_kinds,
+    epoch_kinds,
+    generator_kinds,
+    gradient_kinds,
+    hooks_kinds,
+    metrics_kinds,
+    network_kinds,
+    optimizer_kinds,
+    schedule_kinds,
+    weights_kinds,
+)
+KINDS = [kind for file in FILES for kind in file.KINDS]
+SERVED, REFUSED = (
+    [
+        pytest.param(kind, marks=[pytest.mark.thorough] if kind.thorough else [])
+        for kind in KINDS
+        if bool(kind.refusal) == is_refused
+    ]
+    for is_refused in (False, True)
+)
 
 
 def go(kind: Kind, logs: Path, folder: Path | None = None, stop_at: tuple[int, int] | None = None) -> str:
