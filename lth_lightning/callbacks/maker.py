@@ -170,6 +170,7 @@ class Maker:
         steps = trainer.global_step
         # The module's last hooks, too, may have moved what is pruned.
         MaskKeeper(model, mask, start.pruned).mask_weights()
+        trainers.share_buffers(trainer, model)
         final: Weights = snapshot(model, "cpu")
         measure = Measure(
             trainer,
@@ -199,7 +200,8 @@ class Maker:
         An ordinary module's last step need not be an evaluation's, and a callback may change the weights after it.
         """
         is_evaluated = watch.last.get("step") == trainer.global_step
-        if is_evaluated and self.loop.are_last_evaluated(model):
+        # Rank 0 decides for all: an evaluation that one of them leaves out would keep the others waiting.
+        if trainer.strategy.broadcast(is_evaluated and self.loop.are_last_evaluated(model)):
             return
         names = self.loop.logged
         found = measure.validation(final, names) if measure.validates() else dict.fromkeys(names)

@@ -69,7 +69,8 @@ class Measure:
         if not watch.diverged:
             found |= self._scores("final", final)
         if watch.early_stop_weights is not None:
-            if not watch.diverged and _are_equal(watch.early_stop_weights, final):
+            is_same = not watch.diverged and _are_equal(watch.early_stop_weights, final)
+            if self._trainer.strategy.broadcast(is_same):  # rank 0 decides for all
                 same = {f"early_stop_{key[6:]}": found[key] for key in found if key.startswith("final_t")}
                 return found | same
             found |= self._scores("early_stop", watch.early_stop_weights)

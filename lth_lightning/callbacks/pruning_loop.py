@@ -29,6 +29,7 @@ from lth_lightning.callbacks.trainer import (
     parameter_groups,
     refuse_no_optimizer,
     refuse_schedules,
+    share_buffers,
 )
 from lth_lightning.errors import UserError
 from lth_lightning.files import plain_copy, write_pt
@@ -403,6 +404,7 @@ class PruningLoop(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit":
             self.keeper.mask_weights()
+            share_buffers(trainer, pl_module)
             forget(trainer)
 
     def on_validation_batch_start(

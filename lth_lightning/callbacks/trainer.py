@@ -117,6 +117,19 @@ def told_of_shared(trainer: Trainer, earlier: Trainer, loop: Callback) -> list[s
     ]
 
 
+@torch.no_grad()
+def share_buffers(trainer: Trainer, model: LightningModule) -> None:
+    """Have all ranks evaluate rank 0's buffers, such as a norm layer's statistics, with which its weights are kept.
+
+    DistributedDataParallel does so before each training batch, and not before an evaluation.
+    """
+    own = dict(model.named_buffers())
+    if trainer.world_size > 1 and own:
+        for name, value in trainer.strategy.broadcast(own).items():
+            if trainer.global_rank:
+                own[name].copy_(value)
+
+
 def refuse_no_optimizer(trainer: Trainer) -> None:
     """Raise UserError where nothing moves the weights of a fit that begins; Lightning counts its steps all the same."""
     if all(isinstance(optimizer, _MockOptimizer) for optimizer in trainer.optimizers):
