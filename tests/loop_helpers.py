@@ -252,7 +252,9 @@ def assert_same(first: Path, second: Path) -> None:
 
 
 def _assert_same(first: Any, second: Any, name: str) -> None:
-    if isinstance(first, Tensor):
+    if isinstance(first, Tensor) and first.is_sparse:
+        _assert_same(first.to_dense(), second.to_dense(), name)
+    elif isinstance(first, Tensor):
         assert torch.equal(first.reshape(-1).view(torch.uint8), second.reshape(-1).view(torch.uint8)), name
     elif isinstance(first, dict):
         assert list(first) == list(second), name

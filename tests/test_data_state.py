@@ -32,5 +32,19 @@ def test_numbers_and_the_state_dict_are_put_back() -> None:
         assert (data.count, data.seen) == (0, [])
 
 
+def test_collections_are_put_back_and_stay_one_where_they_were_one() -> None:
+    data: Any = Counts()
+    data.pool = [1, 2]
+    data.alias = data.pool
+    data.table = {"a": [0.5]}
+    state = DataState(data)
+    for _ in range(2):
+        data.pool.append(3)
+        data.table["a"].append(1.5)
+        state.put_back()
+        assert (data.pool, data.table) == ([1, 2], {"a": [0.5]})
+        assert data.alias is data.pool
+
+
 def test_a_run_without_a_data_module_has_nothing_to_put_back() -> None:
     DataState(None).put_back()

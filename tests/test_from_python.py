@@ -1,9 +1,12 @@
 """A run that was started from Python: what it can do, and what the command says of the rest."""
 
+import io
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 from loop_helpers import StopAt, StoppedError, assert_same, make_trainer, tiny
+from rich.console import Console
 
 from lth_lightning.callbacks import Display, PruningLoop
 from lth_lightning.cli import main
@@ -91,3 +94,22 @@ def test_the_reading_commands_read_it(finished: Path, tmp_path: Path, capfd: pyt
     assert read(["ls", str(finished.parents[1])]) == 0
     assert read(["report", str(finished), "--out", str(tmp_path / "page")]) == 0
     assert "Traceback" not in capfd.readouterr().err
+
+
+def make_shared(callbacks: list[pl.Callback], one: pl.Trainer | None, tmp_path: Path) -> str:
+    said = io.StringIO()
+    PruningLoop(levels=1, evaluate_every=5).run(
+        lambda _: one or make_trainer(10, callbacks), tiny, Digits(), logs=tmp_path, display=Display(Console(file=said))
+    )
+    return said.getvalue()
+
+
+def test_one_trainer_for_all_trainings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the same Trainer each time"):
+        make_shared([], make_trainer(10), tmp_path)
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_a_callback_that_all_trainings_share_is_told(tmp_path: Path) -> None:
+    assert "gives each Trainer the same StopAt" in make_shared([StopAt(100)], None, tmp_path).replace("\n", " ")
+    assert "gives each Trainer the same" not in make_shared([], None, tmp_path)

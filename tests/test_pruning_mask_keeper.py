@@ -111,6 +111,45 @@ def test_each_of_several_optimizers_is_followed():
         assert (pruned(model, mask) == 0.0).all()
 
 
+@pytest.mark.parametrize("name", ["Adafactor", "Muon"])
+def test_survivors_do_not_move_by_gradients_of_pruned_weights_of_their_layer(name):
+    # These optimizers look at a whole layer: what comes of its gradients must not depend on those of pruned weights.
+    if not hasattr(torch.optim, name):
+        pytest.skip(f"This torch has no {name}.")
+    mask = {"weight": torch.arange(12).view(3, 4) % 3 > 0}
+    moved = []
+    for pruned_inputs in (0.0, 5.0):
+        torch.manual_seed(4)
+        layer = nn.Linear(4, 3, bias=False)
+        optimizer = getattr(torch.optim, name)(layer.parameters(), lr=0.1)
+        MaskKeeper(layer, mask).attach([optimizer])
+        weighting = torch.where(mask["weight"], 1.0, pruned_inputs)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (layer.weight * weighting).square().sum().backward()
+            (layer.weight * weighting).sum().backward()
+            optimizer.step()
+        moved.append(layer.weight.detach().clone())
+    assert torch.equal(*moved)
+    assert (moved[0] == 0).sum() == 4
+
+
+def test_gradients_are_masked_as_they_come_where_that_is_asked_for_also_of_a_layer_that_is_frozen_at_first():
+    model, mask = network(), some_mask()
+    model[4].weight.requires_grad_(False)
+    detach = MaskKeeper(model, mask).attach([SGD(model.parameters(), lr=0.1)], gradients=True)
+    assert not model[4].weight.requires_grad
+    model[4].weight.requires_grad_(True)
+    gradients(model, batches(1)[0])
+    for name, part in mask.items():
+        gradient = model.get_parameter(name).grad
+        assert not gradient[~part].any(), name
+        assert gradient[part].any(), name
+    detach()
+    gradients(model, batches(1)[0])
+    assert model[4].weight.grad[~mask["4.weight"]].any()
+
+
 def test_detaching_one_keeper_leaves_the_next_ones_mask():
     # Level after level on one model: the earlier mask must not be applied any more.
     model = network()

@@ -14,16 +14,18 @@ from torch import Tensor
 
 from lth_lightning.callbacks import limits
 from lth_lightning.callbacks import trainer as trainers
-from lth_lightning.callbacks.joint import ELEMENTWISE
+from lth_lightning.callbacks.freshness import is_constant
 from lth_lightning.callbacks.maker import Maker
-from lth_lightning.callbacks.metrics import forms
-from lth_lightning.callbacks.rehearsal import STEPS, logged_names
+from lth_lightning.callbacks.metrics import check_fractions, find
+from lth_lightning.callbacks.rehearsal import STEPS, logged
 from lth_lightning.callbacks.samples import loss_of
 from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier, Supermask
 from lth_lightning.pruning import Criterion, Mask, Schedule, Ticket, snapshot
 from lth_lightning.pruning.criteria.base import Samples
 from lth_lightning.pruning.layers import others
+from lth_lightning.pruning.mask import ELEMENTWISE
+from lth_lightning.pruning.rewind import same_values
 
 if TYPE_CHECKING:
     from lth_lightning.callbacks.pruning_loop import PruningLoop
@@ -41,6 +43,24 @@ def refuse_frozen_search(loop: "PruningLoop") -> None:
     """Where pruned weights are frozen, only tickets are searched."""
     if loop.pruned != "zero" and any(control.score for control in loop.controls):
         raise UserError("A control that searches its own masks prunes to zero: drop it, or set pruning.pruned zero.")
+
+
+def refuse_other_state(model: LightningModule, schedule: Schedule) -> None:
+    """Its state dict must hold its parameters as they are: a run saves and rewinds what it finds there."""
+    state, pruned = model.state_dict(), _pruned(schedule)
+    for name, parameter in model.named_parameters():
+        value = state.get(name)
+        if parameter.requires_grad or name in pruned:
+            if not isinstance(value, Tensor):
+                how = "leaves out or renames"
+            elif value.dtype != parameter.dtype or not same_values(value, parameter):
+                how = "changes"
+            else:
+                continue
+            raise UserError(
+                f"The state dict of {type(model).__name__} {how} '{name}', so a run could not keep and rewind it: let "
+                "its state_dict hold all parameters as they are (on_save_checkpoint may leave parts out of files)."
+            )
 
 
 def refuse_no_data(model: LightningModule, datamodule: LightningDataModule | None) -> None:
@@ -158,6 +178,8 @@ def _stirred(weights: dict[str, Any], generator: torch.Generator) -> dict[str, A
     def stir(value: Any) -> Any:
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.numel() == 0:
             return value
+        if value.layout != torch.strided:
+            return value  # no layer's
         scale = 0.01 * value.abs().mean() + 1e-4
         return value + scale * torch.randn(value.shape, generator=generator, dtype=value.dtype)
 
@@ -178,6 +200,46 @@ def told_of_others(model: LightningModule, schedule: Schedule) -> list[str]:
         f"Neither pruned nor counted, since they are no Linear or Conv layer's: {number:,} weights ({shown}). "
         f"Densities are of the other {schedule.total:,}."
     ]
+
+
+def told_of_copies(model: LightningModule, schedule: Schedule) -> list[str]:
+    """Lines on networks beside the one that is trained: teachers, averages, targets."""
+    if isinstance(model, Supermask):
+        return []
+    weights = {name: part for name, part in model.named_parameters() if name in _pruned(schedule)}
+    firsts: list[str] = []
+    beside: list[str] = []
+    for name, weight in weights.items():
+        is_copy = any(_is_copy(weight, weights[first]) for first in firsts)
+        (beside if is_copy or not weight.requires_grad else firsts).append(name)
+    copies = [
+        (name, first)
+        for name, value in model.named_buffers()
+        for first, weight in weights.items()
+        if _is_copy(value, weight)
+    ]
+    told = []
+    if beside:
+        told.append(
+            f"Pruned and counted like other layers, though frozen or copies of others at the start: "
+            f"{', '.join(beside[:4])}{' and more' if len(beside) > 4 else ''}. Each gets a mask of its own; "
+            "pruning.exclude leaves a teacher or an average whole."
+        )
+    if copies:
+        told.append(
+            f"The buffer {copies[0][0]} begins as a copy of {copies[0][1]}, and buffers are not pruned: where it "
+            "stands for the weight in an evaluation, as an average does, the results are not of the pruned network."
+        )
+    return told
+
+
+def _is_copy(value: Tensor, weight: Tensor) -> bool:
+    # A constant is a choice of an initialization, such as zeros.
+    return value.shape == weight.shape and same_values(value, weight) and not is_constant(weight)
+
+
+def _pruned(schedule: Schedule) -> set[str]:
+    return {name for pool in schedule.pools for name in pool.members}
 
 
 def told_of_verdict(
@@ -205,9 +267,11 @@ def told_of_verdict(
         elif getattr(trainer, f"limit_{part}_batches") == 0:
             lacks.append(f"trainer.limit_{part}_batches is 0, so there is no {metric}")
         elif fresh:
-            names = logged_names(fresh(), datamodule, part, seed)
-            if names is not None and not names & {*forms(metric)}:
-                lacks.append(f"{step} logs {', '.join(sorted(names)) or 'nothing'} and no {metric}")
+            found = logged(fresh(), datamodule, part, seed)
+            if found is not None:
+                check_fractions({f"{part}_acc": find(found, f"{part}_acc")})
+                if find(found, metric) is None:
+                    lacks.append(f"{step} logs {', '.join(sorted(found)) or 'nothing'} and no {metric}")
     return [f"No ticket of this run can be called a winning one: {', and '.join(lacks)}."] if lacks else []
 
 

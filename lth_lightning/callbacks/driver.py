@@ -113,6 +113,7 @@ class Driver:
         self.plan(Path())
         checks.refuse_supermask(model, self.schedule, loop)
         checks.refuse_frozen_search(loop)
+        checks.refuse_other_state(model, self.schedule)
         checks.refuse_no_data(model, data)
         self.remarks = check_freshness(loop, self.make_model, self.seed, model, self.schedule)
         # Before a folder is claimed, and by one of all workers and ranks; these read the files in `fit`.
@@ -128,9 +129,8 @@ class Driver:
         trainers.refuse_unfit(trainer, model, self.loop.rewind_step)
         if self.workers > 1:
             trainers.refuse_workers(trainer)
-        # No logger where the user has turned logging off.
         origins = Origins(loop, self.make_model, self.seed, self.ticket, self.schedule, self._samples, loss_of(model))
-        self.maker = Maker(loop, self.make_trainer, data, self.seed, origins, bool(trainer.loggers))
+        self.maker = Maker(loop, self.make_trainer, data, self.seed, origins, trainer)
         checks.refuse_for_own_networks(model, loop, self.maker)
         checks.check_optimizer(model, trainer)
         mask = {**self.schedule.dense_mask(model), **(self.ticket.mask if self.ticket else {})}
@@ -147,6 +147,7 @@ class Driver:
         if self.steps:
             self.maker.check_rewind_step(self.steps)
         self.remarks += checks.told_of_others(model, self.schedule)
+        self.remarks += checks.told_of_copies(model, self.schedule)
         fresh = partial(fresh_model, self.make_model, self.seed, 0) if fetch and trainers.is_rank_zero() else None
         self.remarks += checks.told_of_verdict(model, data, trainer, fresh, self.seed)
         self.remarks += checks.told_of_train_accuracy(loop, data)

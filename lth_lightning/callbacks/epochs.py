@@ -1,5 +1,6 @@
 """A fit that goes on within an epoch goes on as if it had not been interrupted."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ def begin_epochs_within(trainer: Trainer, loop: Callback, restore: Callable[[], 
 
     Lightning leaves the hook out where a fit goes on from a checkpoint of the middle of an epoch, which every ticket
     that rewinds to such a step does. A hook that freezes a norm layer, or begins a list, is needed all the same. What
-    it does to the weights and to the optimizers was done before the checkpoint, so that is put back.
+    it does to the weights, the optimizers and their schedules was done before the checkpoint, so that is put back.
 
     Args:
         trainer: whose fit is about to start.
@@ -84,11 +85,15 @@ def _begin_epoch(trainer: Trainer, loop: Callback) -> None:
         return
     weights = snapshot(model)
     groups = [{key: value for key, value in group.items() if key != "params"} for group in parameter_groups(trainer)]
+    schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
+    places = [copy.deepcopy(schedule.state_dict()) for schedule in schedules]
     loop.on_train_epoch_start(trainer, model)
     for callback in theirs:
         callback.on_train_epoch_start(trainer, model)
     call._call_lightning_module_hook(trainer, "on_train_epoch_start")
     model.load_state_dict(weights)
+    for schedule, place in zip(schedules, places, strict=True):
+        schedule.load_state_dict(place)
     for group, before in zip(parameter_groups(trainer), groups, strict=True):
         group.update(before)
 

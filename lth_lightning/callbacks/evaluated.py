@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lth_lightning.pruning.rewind import dense_parts
+
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -25,8 +27,10 @@ class Evaluated:
     def first_batch(self, model: nn.Module) -> None:
         """The first batch of an evaluation is due: it is of what `model` has now."""
         parameters, buffers = _tensors(model)
+        # One transfer for both.
         found = _fingerprint([*parameters, *buffers])
-        self._parameters, self._buffers = found[: len(parameters)], found[len(parameters) :]
+        split = sum(len(dense_parts(value)) for value in parameters)
+        self._parameters, self._buffers = found[:split], found[split:]
 
     def are_parameters_of(self, model: nn.Module) -> bool:
         """Whether the evaluation was of the parameters that `model` has. It may have changed buffers, such as counts.
@@ -54,8 +58,8 @@ def _tensors(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def _fingerprint(tensors: Sequence[Tensor]) -> list[int]:
-    """A number for each tensor, the sum of its bits as integers: equal on every device where the tensors are equal."""
-    sums = [_sum(value.detach()) for value in tensors]
+    """A number for each tensor, or part of a sparse one, the sum of its bits: equal on every device where they are."""
+    sums = [_sum(part) for value in tensors for part in dense_parts(value)]
     return torch.stack([number.to(sums[0].device) for number in sums]).tolist() if sums else []
 
 

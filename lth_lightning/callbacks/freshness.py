@@ -11,6 +11,7 @@ from lth_lightning.callbacks.origin import fresh_model
 from lth_lightning.callbacks.start import Start
 from lth_lightning.errors import UserError
 from lth_lightning.pruning import Mask, Schedule, Weights, snapshot
+from lth_lightning.pruning.rewind import same_values
 
 if TYPE_CHECKING:
     from lth_lightning.callbacks.pruning_loop import MakeModel, PruningLoop
@@ -34,8 +35,8 @@ def check_freshness(
     told = _told_of_draws(snapshot(model, "cpu"), snapshot(twin, "cpu"))
     ours, theirs = dict(model.named_parameters()), dict(other.named_parameters())
     # A constant is a choice of an initialization, such as zeros in a last layer.
-    names = [layer.name for layer in schedule.layers if not _is_constant(ours[layer.name])]
-    alike = [name for name in names if name in theirs and _equal(ours[name], theirs[name])]
+    names = [layer.name for layer in schedule.layers if not is_constant(ours[layer.name])]
+    alike = [name for name in names if name in theirs and same_values(ours[name], theirs[name])]
     if not alike:
         return told
     if seeds_itself:
@@ -72,7 +73,7 @@ def _refuse_shared(model: LightningModule, twin: LightningModule) -> None:
 def _told_of_draws(ours: Weights, theirs: Weights) -> list[str]:
     """A line where one seed gives two modules."""
     for name, value in ours.items():
-        if isinstance(value, Tensor) and not (name in theirs and _equal(value, theirs[name])):
+        if isinstance(value, Tensor) and not (name in theirs and same_values(value, theirs[name])):
             return [
                 f"A module that is made twice under one seed comes out otherwise the second time ('{name}'): a run "
                 "that is resumed or repeated will not be the same. Draw from torch's, NumPy's or Python's global "
@@ -89,16 +90,9 @@ def _takes_fresh(control: Control, mask: Mask, model: LightningModule) -> bool:
         control.start(Start(mask, weights), fresh, torch.Generator().manual_seed(0)).weights
         for fresh in (weights, others)
     ]
-    return any(not _equal(starts[0][name], starts[1][name]) for name in mask)
+    return any(not same_values(starts[0][name], starts[1][name]) for name in mask)
 
 
-def _is_constant(weight: Tensor) -> bool:
+def is_constant(weight: Tensor) -> bool:
+    """Whether all its values are one."""
     return weight.numel() < 2 or bool((weight == weight.flatten()[0]).all())
-
-
-def _equal(first: Tensor, second: Tensor) -> bool:
-    """The same values, what is no number counting as equal to itself."""
-    if first.shape != second.shape:
-        return False
-    same = first == second
-    return bool((same | (first.isnan() & second.isnan()) if first.is_floating_point() else same).all())

@@ -24,13 +24,11 @@ from lth_lightning.models import Classifier
 from lth_lightning.models.joint import JointClassifier
 from lth_lightning.models.stack import can_stack, stack_masks
 from lth_lightning.pruning import MaskKeeper, Weights, rewind
+from lth_lightning.pruning.mask import is_elementwise
 from lth_lightning.results.curve import TEST_COLUMNS, MetricsFile, shortest
 from lth_lightning.results.record import Record
 from lth_lightning.results.run_folder import METRICS
 from lth_lightning.results.training import Training
-
-ELEMENTWISE = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "ASGD", "Rprop")
-"""torch's optimizers that move each weight by itself, and so each member as it would move alone."""
 
 
 class JointMaker:
@@ -267,9 +265,8 @@ def _own_hook(kind: type[Classifier]) -> str | None:
 def _mixes_members(model: Classifier) -> str | None:
     made: Any = model.configure_optimizers()
     optimizer: torch.optim.Optimizer = made["optimizer"]
-    name = type(optimizer).__name__
-    if name not in ELEMENTWISE or type(optimizer) is not getattr(torch.optim, name):
-        return f"{name} may move a weight by what others do"
+    if not is_elementwise(optimizer):  # a member of a stack would not move as it would alone
+        return f"{type(optimizer).__name__} may move a weight by what others do"
     if len(optimizer.param_groups) > 1:
         # They may be told apart by their shapes, and those of a stack are others.
         return "its optimizer has several groups of parameters"

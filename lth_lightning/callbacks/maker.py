@@ -47,7 +47,7 @@ class Maker:
         datamodule: used for all trainings; None where the module has its own loaders.
         seed: what all draws of the run come from.
         origins: what each training starts from.
-        logs: whether TensorBoard is written.
+        probe: a Trainer of `make_trainer`, which is looked at only. TensorBoard is written where it has a logger.
     """
 
     def __init__(
@@ -57,14 +57,15 @@ class Maker:
         datamodule: LightningDataModule | None,
         seed: int,
         origins: Origins,
-        logs: bool,
+        probe: Trainer,
     ) -> None:
         self.loop = loop
         self.make_trainer = make_trainer
         self.datamodule = datamodule
         self.seed = seed
         self.origins = origins
-        self.logs = logs
+        self.probe = probe
+        self.logs = bool(probe.loggers)
 
     def make(self, training: Training, display: Display, resume: bool) -> Record:
         """Make `training`, or with `resume` go on from its checkpoint. Its files are whole when this returns."""
@@ -73,6 +74,8 @@ class Maker:
         model = self.origins.fresh(training.replicate)
         start = self.origins.start(training, model)
         trainer = self.make_trainer(training)
+        for line in trainers.told_of_shared(trainer, self.probe, self.loop):
+            display.tell(line)
         # Before the weights come: those that were trained with 64 bits would lose half of them.
         trainer.strategy.precision_plugin.convert_module(model)
         rewind(model, start.weights, start.mask, start.pruned)
@@ -89,6 +92,8 @@ class Maker:
             if is_main:
                 self.begin(training, start.mask)
             checkpoint = self.origins.checkpoint_at(start, training, trainer, model)
+            if not start.optimizer_state:
+                trainers.keep_fresh_optimizers(trainer)
         elif is_main and not (training.folder / MASK).exists():
             self.origins.write_mask(training, start.mask)
         logger = None
@@ -138,13 +143,20 @@ class Maker:
     def check_length(self, training: Training, trainer: Trainer, start: Start, steps: int | None) -> None:
         """Raise UserError where a fit that has not diverged ended before its last step."""
         done = trainer.global_step
+        if done == start.step and steps != 0:
+            raise UserError(
+                f"{training} made no step: the train loader gave no batch (a drop_last with fewer samples than one "
+                "holds?), or training_step steps other optimizers than those that self.optimizers() gives."
+            )
         if start.step == 0 and training.is_ticket and training.level == 0:
             # Where epochs limit a training its steps are known only now.
             self.check_rewind_step(done)
-        if steps is not None and done < steps and not 0 < (trainer.max_epochs or 0) <= trainer.current_epoch:
+        has_all_epochs = 0 < (trainer.max_epochs or 0) <= trainer.current_epoch
+        if not has_all_epochs and (steps is None or done < steps):
+            end = f"step {done} of {steps}" if steps else f"epoch {trainer.current_epoch} of {trainer.max_epochs}"
             raise UserError(
-                f"{training} ended at step {done} of {steps}: a callback stopped it, but trainings of a run have "
-                "their full length. Drop that callback."
+                f"{training} ended at {end}: a callback stopped it, but trainings of a run have their full length. "
+                "Drop that callback."
             )
 
     def _finish(
@@ -161,6 +173,7 @@ class Maker:
         steps = trainer.global_step
         # The module's last hooks, too, may have moved what is pruned.
         MaskKeeper(model, mask, start.pruned).mask_weights()
+        trainers.share_buffers(trainer, model)
         final: Weights = snapshot(model, "cpu")
         measure = Measure(
             trainer,
@@ -190,7 +203,8 @@ class Maker:
         An ordinary module's last step need not be an evaluation's, and a callback may change the weights after it.
         """
         is_evaluated = watch.last.get("step") == trainer.global_step
-        if is_evaluated and self.loop.are_last_evaluated(model):
+        # Rank 0 decides for all: an evaluation that one of them leaves out would keep the others waiting.
+        if trainer.strategy.broadcast(is_evaluated and self.loop.are_last_evaluated(model)):
             return
         names = self.loop.logged
         found = measure.validation(final, names) if measure.validates() else dict.fromkeys(names)

@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from lightning_fabric.utilities.data import sized_len
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
@@ -12,12 +11,13 @@ from torch import Tensor
 
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.fit_watch import FitWatch
+from lth_lightning.callbacks.generators import held_generators, seed_own
 from lth_lightning.callbacks.hooks import replaced
 from lth_lightning.callbacks.loggers import MutedLogger
 from lth_lightning.callbacks.metrics import forget, numbers, unknown_line
 from lth_lightning.callbacks.trainer import gives
 from lth_lightning.errors import UserError
-from lth_lightning.pruning.rewind import Weights, check_fits
+from lth_lightning.pruning.rewind import Weights, check_fits, same_values
 from lth_lightning.results.curve import TEST_COLUMNS, shortest
 from lth_lightning.seeding import seed_all
 
@@ -69,7 +69,8 @@ class Measure:
         if not watch.diverged:
             found |= self._scores("final", final)
         if watch.early_stop_weights is not None:
-            if not watch.diverged and _are_equal(watch.early_stop_weights, final):
+            is_same = not watch.diverged and _are_equal(watch.early_stop_weights, final)
+            if self._trainer.strategy.broadcast(is_same):  # rank 0 decides for all
                 same = {f"early_stop_{key[6:]}": found[key] for key in found if key.startswith("final_t")}
                 return found | same
             found |= self._scores("early_stop", watch.early_stop_weights)
@@ -123,6 +124,7 @@ class Measure:
         holder = WeightsHolder(weights)
         callbacks.append(holder)
         seed_all(self._seed)  # a loader of the user's own may draw
+        seed_own(held_generators(self._datamodule, self._model), self._seed)
         try:
             yield
         finally:
@@ -134,7 +136,7 @@ class Measure:
 
 def _are_equal(first: Weights, second: Weights) -> bool:
     tensors = [(value, second[name]) for name, value in first.items() if isinstance(value, Tensor)]
-    return all(torch.equal(one.cpu(), other.cpu()) for one, other in tensors)
+    return all(same_values(one.cpu(), other.cpu()) for one, other in tensors)
 
 
 class WeightsHolder(Callback):

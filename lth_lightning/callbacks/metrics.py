@@ -1,5 +1,6 @@
 """What a module has logged in an evaluation, by the names that a run records."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from pytorch_lightning import Trainer
 from torch import Tensor
 
+from lth_lightning.errors import UserError
 from lth_lightning.results.curve import TEST_COLUMNS
 
 VAL_COLUMNS = ("val_loss", "val_acc")
@@ -50,7 +52,22 @@ def numbers(trainer: Trainer, names: Sequence[str], *more: Tensor | None) -> lis
     if trainer.world_size > 1:
         together = trainer.strategy.reduce(together, reduce_op="mean")
     rest = iter(together.tolist())
-    return [None if value is None else next(rest) for value in values]
+    found = [None if value is None else next(rest) for value in values]
+    check_fractions(dict(zip(names, found, strict=False)))
+    return found
+
+
+def check_fractions(found: Mapping[str, Any]) -> None:
+    """Raise UserError where an accuracy is no fraction of 1, such as a percentage: a run compares and shows fractions.
+
+    `found` holds numbers by the names that a run records.
+    """
+    for name, value in found.items():
+        if name.endswith("_acc") and value is not None and not -1e-3 <= value <= 1 + 1e-3 and not math.isnan(value):
+            raise UserError(
+                f"The module logs {value:.4g} as {name}, and a run's accuracies are fractions of 1: log it as such, or "
+                "by another name."
+            )
 
 
 def unknown_line(trainer: Trainer, wanted: Sequence[str]) -> str | None:

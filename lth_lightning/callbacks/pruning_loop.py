@@ -19,14 +19,22 @@ from lth_lightning.callbacks.driver import Driver
 from lth_lightning.callbacks.epochs import begin_epochs_within, end_batches
 from lth_lightning.callbacks.evaluated import Evaluated
 from lth_lightning.callbacks.fit_watch import FitWatch
-from lth_lightning.callbacks.generators import seed_evaluation_loaders
+from lth_lightning.callbacks.generators import Generator, held_generators, seed_evaluation_loaders, seed_own
 from lth_lightning.callbacks.hooks import builds_layers
 from lth_lightning.callbacks.measure import load_built
 from lth_lightning.callbacks.metrics import VAL_COLUMNS, forget, numbers, unknown_line
 from lth_lightning.callbacks.module_state import CHANGED, ModuleState, users_callbacks
 from lth_lightning.callbacks.retraining import Retraining, Rewind
 from lth_lightning.callbacks.start import Start
-from lth_lightning.callbacks.trainer import gives, is_rank_zero, learning_rates, parameter_groups, refuse_schedules
+from lth_lightning.callbacks.trainer import (
+    gives,
+    is_rank_zero,
+    learning_rates,
+    parameter_groups,
+    refuse_no_optimizer,
+    refuse_schedules,
+    share_buffers,
+)
 from lth_lightning.errors import UserError
 from lth_lightning.files import plain_copy, write_pt
 from lth_lightning.pruning import Criterion, Magnitude, Mask, MaskKeeper, Schedule, Ticket, Weights, snapshot
@@ -43,6 +51,9 @@ from lth_lightning.seeding import seed_all
 MakeTrainer = Callable[[Training], Trainer]
 MakeModel = Callable[[], LightningModule]
 Kernels = Literal["masked", "compact", "csr"]
+
+MOST_WITHOUT_STEP = 2000
+"""Batches; more than any accumulation has."""
 
 
 class PruningLoop(Callback):
@@ -281,6 +292,7 @@ class PruningLoop(Callback):
         # A fit that is resumed from its last step's checkpoint never starts, so `on_train_start` sets nothing.
         self._detach: Callable[[], None] = lambda: None
         self._handles: list[RemovableHandle] = []
+        self._module_generators: list[Generator] = []
         return self.watch
 
     @property
@@ -327,7 +339,9 @@ class PruningLoop(Callback):
         # Rank 0's mask is everybody's. The weights need no such care: DistributedDataParallel sends rank 0's.
         self._mask = trainer.strategy.broadcast(self._mask)
         self.keeper = MaskKeeper(pl_module, self._mask, trainer.strategy.broadcast(self._start.pruned))
-        self._detach = self.keeper.attach(trainer.optimizers)
+        # A user's own module may clip gradients by their norm, in any of its hooks.
+        self._detach = self.keeper.attach(trainer.optimizers, gradients=not self._long_batches)
+        self._parameters = dict(pl_module.named_parameters())
         if self._frozen is not None:
             # What a hook of an earlier epoch has frozen or thawed, as checkpoints of older versions say it.
             for name, parameter in pl_module.named_parameters():
@@ -339,6 +353,7 @@ class PruningLoop(Callback):
             trainer.strategy.lr_scheduler_configs = []
             for group, rate in zip(parameter_groups(trainer), self._start.learning_rates, strict=True):
                 group["lr"] = rate
+        refuse_no_optimizer(trainer)
         refuse_schedules(trainer, self.evaluate_every)
         self._module_state.loaders_made()
         begin_epochs_within(trainer, self, self._restore if self._goes_on else None)
@@ -346,6 +361,8 @@ class PruningLoop(Callback):
         masks = self.keeper.mask_weights if gives(pl_module, "on_train_batch_end") else lambda: None
         end_batches(trainer, masks, lambda: self._batch_ended(trainer, pl_module), self._goes_on)
         self._step = trainer.global_step
+        self._batches_without_step = 0
+        self._module_generators = held_generators(pl_module)
         if trainer.is_global_zero and not self._metrics.has_begun:
             self._metrics.cut(0)
 
@@ -357,9 +374,11 @@ class PruningLoop(Callback):
             self._module_state.begun()
         draws = ("step", trainer.global_step, batch_idx, trainer.global_rank)
         seed_all(self._training.seed(self._seed, *draws))
+        seed_own(self._module_generators, self._training.seed(self._seed, "own", *draws))
         if self._is_fresh:
             self._is_fresh = False
             self._check_start(trainer, pl_module)
+        self.keeper.mask_weights()  # the module's hooks for the batch before came after this callback's
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The module's own hook follows: it draws the same in a fit that is resumed at this epoch.
@@ -393,6 +412,7 @@ class PruningLoop(Callback):
         self.keeper.mask_weights()
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor):
+            loss = loss.float().mean() if loss.dim() else loss
             # Lightning gives the loss that it differentiates, which is divided by the batches of an accumulation.
             share = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
             self.watch.batch(loss * share, len(batch[1]) if self._long_batches else 1)
@@ -405,6 +425,12 @@ class PruningLoop(Callback):
                     f"Step {self.rewind_step}, which pruning.rewind_step names, lies within a batch: this module makes "
                     f"{step - self._step} optimizer steps a batch. Name a multiple of that."
                 )
+        self._batches_without_step = self._batches_without_step + 1 if step == self._step else 0
+        if self._batches_without_step == MOST_WITHOUT_STEP:
+            raise UserError(
+                f"{MOST_WITHOUT_STEP:,} batches have made no optimizer step that Lightning counts, so this training "
+                "would not end: have training_step step the optimizers that self.optimizers() gives, not others."
+            )
         if not self._long_batches and trainer.is_global_zero:
             self._display.step(step)
         if not trainer.enable_validation and step != self._step and step % self.evaluate_every == 0:
@@ -414,6 +440,7 @@ class PruningLoop(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit":
             self.keeper.mask_weights()
+            share_buffers(trainer, pl_module)
             forget(trainer)
             self._evaluated.begin()
 
@@ -438,8 +465,20 @@ class PruningLoop(Callback):
         """Whether the last evaluation of the fit was of the weights and buffers that `model` has."""
         return self._evaluated.is_of(model)
 
+    def _refuse_other_parameters(self, model: LightningModule) -> None:
+        """Raise UserError where the network has other parameters than when its fit began: they would not be masked."""
+        now = dict(model.named_parameters())
+        for name in {**self._parameters, **now}:
+            if self._parameters.get(name) is not now.get(name):
+                raise UserError(
+                    f"'{name}' was added, removed or replaced by another parameter while {type(model).__name__} "
+                    "trained: a run masks and rewinds the parameters that a network begins with. Make all in "
+                    "__init__, setup or configure_model, and change values in place."
+                )
+
     def _interval_ended(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._training is not None
+        self._refuse_other_parameters(pl_module)
         self.evaluated(trainer, pl_module)
         if self.watch.diverged:
             trainer.should_stop = True

@@ -6,13 +6,20 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from lightning_fabric.utilities.data import sized_len
+from lightning_fabric.utilities.data import _set_sampler_epoch, sized_len
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.trainer.states import RunningStage
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader, DistributedSampler, SequentialSampler
 
-from lth_lightning.callbacks.generators import flattened, own_generators
+from lth_lightning.callbacks.generators import (
+    Generator,
+    flattened,
+    held_generators,
+    own_generators,
+    sampler_generators,
+    seed_own,
+)
 from lth_lightning.callbacks.hooks import replaced
 from lth_lightning.seeding import derive_seed, seed_all
 
@@ -59,15 +66,16 @@ class EpochReplay:
                 loader._iterator = None  # workers that are kept would go on with their draws of the epoch before
             if isinstance(sampler := getattr(loader, "sampler", None), DistributedSampler):
                 sampler.seed = self._seed % 2**31
-                sampler.set_epoch(epoch)
-            for generator in own_generators(loader):
-                generator.manual_seed(derive_seed(self._own_seed, number, epoch))
+            _set_sampler_epoch(loader, epoch)  # Lightning looks at the outermost loader alone
+            seed_own(own_generators(loader), self._own_seed, number, epoch)
+        by_batch = self._drawn_by_batch()
         seed_all(derive_seed(self._seed, "epoch", epoch))
         batches = iter(self._loader)
         for index in itertools.count():
             if index == done:
                 yield None
             seed_all(derive_seed(self._seed, "batch", epoch, index))
+            seed_own(by_batch, self._seed, "own", epoch, index)
             try:
                 batch = next(batches)
             except StopIteration:
@@ -75,6 +83,20 @@ class EpochReplay:
             if index >= done:
                 # A CombinedLoader gives each batch with its number and its loader's, and Lightning will again.
                 yield batch[0] if isinstance(self._loader, CombinedLoader) else batch
+
+    def _drawn_by_batch(self) -> list[Generator]:
+        """What datasets, and the data module's hooks for each batch, draw from besides the global generators.
+
+        Evaluations within an epoch may draw from these, too, and a fit that goes on skips hooks of earlier batches.
+        """
+        datamodule: LightningDataModule | None = self._trainer.datamodule  # type: ignore[attr-defined]
+        loaders = flattened(self._loader)
+        own = [generator for loader in loaders for generator in own_generators(loader)]
+        evaluations = [g for loader in flattened(self._trainer.val_dataloaders) for g in own_generators(loader)]
+        samplers = [generator for loader in loaders for generator in sampler_generators(loader)]
+        only_there = {id(generator) for generator in evaluations} - {id(generator) for generator in own}
+        left_out = only_there | {id(generator) for generator in samplers}
+        return [g for g in held_generators(*own, datamodule) if id(g) not in left_out]
 
 
 class EpochBatches(Iterator[Any]):

@@ -9,7 +9,7 @@ from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 
-from lth_lightning.callbacks.generators import flattened, own_generators
+from lth_lightning.callbacks.generators import flattened, own_generators, seed_generator
 from lth_lightning.callbacks.hooks import seeded_hooks
 from lth_lightning.callbacks.trainer import gives
 from lth_lightning.data import TensorDataModule
@@ -44,7 +44,7 @@ def draw_samples(
     draw = int(torch.randint(2**31, (), generator=generator))
     for loader in flattened(loaders):
         for own in own_generators(loader):
-            own.manual_seed(draw)
+            seed_generator(own, draw)
     seed_all(draw)
     batches, found = [], 0
     for batch in _batches(loaders):

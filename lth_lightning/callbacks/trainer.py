@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from pytorch_lightning.callbacks import (
     Timer,
     WeightAveraging,
 )
+from pytorch_lightning.core.optimizer import _MockOptimizer
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from pytorch_lightning.utilities import rank_zero_only
@@ -99,6 +100,57 @@ def _refuse_callbacks(trainer: Trainer, model: LightningModule, rewind_step: int
                 f"{name} gives the optimizer other parameters in the course of a training, so a training cannot begin "
                 "at a later step: set --pruning.rewind_step 0, or drop it."
             )
+
+
+def told_of_shared(trainer: Trainer, earlier: Trainer, loop: Callback) -> list[str]:
+    """A line where a recipe for Trainers gives two of them the same callback; raises UserError for the same Trainer."""
+    if trainer is earlier:
+        raise UserError("make_trainer gives the same Trainer each time, which fits once: have it make a new one.")
+    before: list[Callback] = earlier.callbacks  # type: ignore[attr-defined]
+    theirs: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    names = [type(c).__name__ for c in theirs if c is not loop and any(c is other for other in before)]
+    if not names:
+        return []
+    return [
+        f"make_trainer gives each Trainer the same {' and '.join(names)}: what it keeps of one training reaches the "
+        "next, and a resumed run differs. Make callbacks inside make_trainer."
+    ]
+
+
+@torch.no_grad()
+def share_buffers(trainer: Trainer, model: LightningModule) -> None:
+    """Have all ranks evaluate rank 0's buffers, such as a norm layer's statistics, with which its weights are kept.
+
+    DistributedDataParallel does so before each training batch, and not before an evaluation.
+    """
+    own = dict(model.named_buffers())
+    if trainer.world_size > 1 and own:
+        for name, value in trainer.strategy.broadcast(own).items():
+            if trainer.global_rank:
+                own[name].copy_(value)
+
+
+def refuse_no_optimizer(trainer: Trainer) -> None:
+    """Raise UserError where nothing moves the weights of a fit that begins; Lightning counts its steps all the same."""
+    if all(isinstance(optimizer, _MockOptimizer) for optimizer in trainer.optimizers):
+        raise UserError("configure_optimizers gives no optimizer, so nothing would be trained: have it return one.")
+
+
+def keep_fresh_optimizers(trainer: Trainer) -> None:
+    """Have the optimizers of a fit that goes on from a checkpoint keep the state that they were made with.
+
+    Their groups, and so their learning rates, are the checkpoint's. An optimizer may have a state from the beginning,
+    such as Adagrad's first sums.
+    """
+    strategy = trainer.strategy
+    load = strategy.load_optimizer_state_dict
+
+    def load_groups(checkpoint: Mapping[str, Any]) -> None:
+        pairs = zip(strategy.optimizers, checkpoint["optimizer_states"], strict=True)
+        states = [{**saved, "state": optimizer.state_dict().get("state", {})} for optimizer, saved in pairs]
+        load({**checkpoint, "optimizer_states": states})
+
+    strategy.load_optimizer_state_dict = load_groups  # type: ignore[method-assign]
 
 
 def refuse_schedules(trainer: Trainer, evaluate_every: int) -> None:

@@ -6,10 +6,13 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lth_lightning.errors import UserError
+
+ELEMENTWISE = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "ASGD", "Rprop")
+"""torch's optimizers that move each weight by itself, whatever the gradients of the others."""
 
 Mask = dict[str, Tensor]
 """Parameter name to a bool tensor of the parameter's shape."""
@@ -89,21 +92,27 @@ class MaskKeeper:
             grads, masks = zip(*pairs, strict=True)
             torch._foreach_mul_(list(grads), list(masks))
 
-    def attach(self, optimizers: Iterable[Optimizer]) -> Callable[[], None]:
+    def attach(self, optimizers: Iterable[Optimizer], gradients: bool = False) -> Callable[[], None]:
         """Mask the weights now and after every step of `optimizers`; returns a function that detaches again.
 
-        Optimizers other than torch's may have no hooks, or further methods that move weights. LBFGS evaluates the
-        network between the moves of one step. With these the gradients of pruned weights are zero from the start, so
-        that nothing that follows gradients moves them.
+        An optimizer that moves each weight by itself needs no more. Of others, those of torch look at the gradients of
+        a whole layer (Adafactor, Muon), or evaluate the network between the moves of one step (LBFGS); the rest may
+        have no hooks, or further methods that move weights. With these the gradients of pruned weights are zero as
+        soon as they are there, so that nothing that follows gradients moves a weight by them.
+
+        Args:
+            optimizers: of the model.
+            gradients: do that in any case, since somebody's own code may look at the gradients, as a clip by norm does.
         """
         self.mask_weights()
+        optimizers = list(optimizers)
         handles: list[RemovableHandle] = []
+        if gradients or not all(is_elementwise(optimizer) for optimizer in optimizers):
+            handles += self._mask_gradients_at_once()
         for optimizer in optimizers:
             # One that was made without `Optimizer.__init__`, or is no Optimizer at all, has none.
             with contextlib.suppress(AttributeError):
                 handles.append(optimizer.register_step_post_hook(lambda *_: self.mask_weights()))
-            if isinstance(optimizer, LBFGS) or not type(optimizer).__module__.startswith("torch.optim"):
-                handles += self._mask_gradients_at_once()
 
         def detach() -> None:
             for handle in handles:
@@ -113,11 +122,18 @@ class MaskKeeper:
 
     def _mask_gradients_at_once(self) -> list[RemovableHandle]:
         """Have pruned weights' gradients be zero as soon as they are accumulated."""
-        return [
-            weight.register_post_accumulate_grad_hook(partial(_mask_gradient, mask))
-            for weight, mask in zip(self._weights, self._masks, strict=True)
-            if weight.requires_grad
-        ]
+        handles: list[RemovableHandle] = []
+        for weight, mask in zip(self._weights, self._masks, strict=True):
+            requires_grad = weight.requires_grad
+            weight.requires_grad_(True)  # a layer that is frozen now may be thawed later
+            handles.append(weight.register_post_accumulate_grad_hook(partial(_mask_gradient, mask)))
+            weight.requires_grad_(requires_grad)
+        return handles
+
+
+def is_elementwise(optimizer: object) -> bool:
+    """Whether it is one of torch's that move each weight by itself."""
+    return type(optimizer) in [getattr(torch.optim, name) for name in ELEMENTWISE]
 
 
 def _mask_gradient(mask: Tensor, weight: Tensor) -> None:

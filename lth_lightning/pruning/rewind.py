@@ -30,6 +30,31 @@ def snapshot(model: nn.Module, device: torch.device | str | None = None) -> Weig
     }
 
 
+def same_values(first: Tensor, second: Tensor) -> bool:
+    """The same values in the same shape, what is no number counting as equal to itself."""
+    if first.shape != second.shape or first.layout != second.layout:
+        return False
+    pairs = list(zip(dense_parts(first), dense_parts(second), strict=True))
+    return all(one.shape == other.shape and bool(_equal(one, other).all()) for one, other in pairs)
+
+
+def _equal(one: Tensor, other: Tensor) -> Tensor:
+    same = one == other
+    has_nan = one.is_floating_point() or one.is_complex()
+    return same | (one.isnan() & other.isnan()) if has_nan else same
+
+
+def dense_parts(value: Tensor) -> list[Tensor]:
+    """The tensor, or those that a sparse one consists of."""
+    value = value.detach()
+    if value.layout == torch.sparse_coo:
+        value = value.coalesce()
+        return [value.values(), value.indices()]
+    if value.layout == torch.sparse_csr:
+        return [value.values(), value.crow_indices(), value.col_indices()]
+    return [value]
+
+
 def to_cpu(weights: Mapping[str, Any]) -> Weights:
     """The same state dict on the CPU, for a file that any machine can read."""
     return {name: value.cpu() if isinstance(value, Tensor) else value for name, value in weights.items()}

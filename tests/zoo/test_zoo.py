@@ -9,8 +9,11 @@ from typing import Any
 
 import data_kinds
 import epoch_kinds
+import generator_kinds
+import gradient_kinds
 import hooks_kinds
 import metrics_kinds
+import network_kinds
 import optimizer_kinds
 import pytest
 import pytorch_lightning as pl
@@ -29,24 +32,31 @@ from lth_lightning.report import command
 from lth_lightning.results.training import Training
 from lth_lightning.seeding import derive_seed
 
-KINDS = [
-    kind
-    for file in (
-        *(data_kinds, hooks_kinds, epoch_kinds, metrics_kinds, optimizer_kinds, schedule_kinds, state_kinds),
-        weights_kinds,
-    )
-    for kind in file.KINDS
-]
+FILES = (
+    data_kinds,
+    epoch_kinds,
+    generator_kinds,
+    gradient_kinds,
+    hooks_kinds,
+    metrics_kinds,
+    network_kinds,
+    optimizer_kinds,
+    schedule_kinds,
+    state_kinds,
+    weights_kinds,
+)
+KINDS = [kind for file in FILES for kind in file.KINDS]
 
 
-def served_of(kinds: list[Kind]) -> list[Any]:
+def chosen(kinds: list[Kind], is_refused: bool) -> list[Any]:
     return [
-        pytest.param(kind, marks=[pytest.mark.thorough] if kind.thorough else []) for kind in kinds if not kind.refusal
+        pytest.param(kind, marks=[pytest.mark.thorough] if kind.thorough else [])
+        for kind in kinds
+        if bool(kind.refusal) == is_refused
     ]
 
 
-SERVED = served_of(KINDS)
-REFUSED = [kind for kind in KINDS if kind.refusal]
+SERVED, REFUSED = (chosen(KINDS, is_refused) for is_refused in (False, True))
 
 
 def go(kind: Kind, logs: Path, folder: Path | None = None, stop_at: tuple[int, int] | None = None) -> str:
@@ -204,7 +214,7 @@ class Rest(Control):
         return replace(ticket, mask={name: torch.ones_like(part) for name, part in ticket.mask.items()})
 
 
-@pytest.mark.parametrize("kind", served_of(state_kinds.KINDS), ids=str)
+@pytest.mark.parametrize("kind", chosen(state_kinds.KINDS, False), ids=str)
 def test_what_starts_at_the_rewind_step_with_nothing_pruned_is_the_rest_of_level_0(
     kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
