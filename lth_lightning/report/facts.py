@@ -8,8 +8,9 @@ from lth_lightning.report.page import RunFacts
 from lth_lightning.report.runs import Run
 from lth_lightning.report.style import percent
 from lth_lightning.results.run_folder import CONFIG, is_owned
-from lth_lightning.results.summary import ranges, sentences
+from lth_lightning.results.summary import ranges
 from lth_lightning.results.training import TICKET
+from lth_lightning.results.winning import sentences
 
 
 def facts(run: Run) -> RunFacts:

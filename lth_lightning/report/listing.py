@@ -14,8 +14,9 @@ from lth_lightning.report.folders import find
 from lth_lightning.report.runs import Run, read
 from lth_lightning.report.terminal import broken, complain, patiently
 from lth_lightning.results.run_folder import CONFIG, RESULT, SESSIONS, TABLE, is_owned
-from lth_lightning.results.summary import Point, summarize, winning_levels
+from lth_lightning.results.summary import Point, summarize
 from lth_lightning.results.training import TICKET
+from lth_lightning.results.winning import winning_levels
 
 ROOM = 24
 """Characters that a run's path gets at least, where it is longer."""
@@ -96,7 +97,7 @@ def _row(run: Run) -> Row:
     tickets = [[r.level for r in run.records if r.arm == TICKET and r.replicate == number] for number in replicates]
     levels = run.plan.get("arms", {}).get(TICKET)
     points = summarize(run.records)
-    winners = None if run.trains_on else winning_levels(points)
+    winners = None if run.trains_on else winning_levels(run.records)
     return Row(
         name=run.name,
         state=_state(run, left),
@@ -107,7 +108,7 @@ def _row(run: Run) -> Row:
         planned_replicates=run.plan.get("replicates"),
         level=min(map(max, tickets)) if tickets and all(tickets) else None,
         planned_level=max(levels) if levels else None,
-        best=min(winners, key=lambda point: point.density) if winners else None,
+        best=min((winner.point for winner in winners), key=lambda p: p.density) if winners else None,
         dense=None if winners is None else next(p for p in points if p.arm == TICKET and p.density == 1),
         controls=tuple(arm for arm in run.arms if arm != TICKET),
         written=_written(run.folder),

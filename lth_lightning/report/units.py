@@ -1,5 +1,7 @@
 """How measured numbers are written: with their units, alone or as a range."""
 
+from math import inf
+
 
 def shown(value: float, unit: str) -> str:
     """A measured number as the reader sees it."""
@@ -29,6 +31,13 @@ _SIGNS: dict[tuple[float | None, float | None, str], str] = {
     (1, None, "times"): "not less",
 }
 """Ranges that only say which of two is the greater."""
+
+
+def bounds(unit: str) -> tuple[float, float]:
+    """The least and the most that such a number can be."""
+    if unit.startswith("of ") or unit == "percent":
+        return 0, 100
+    return {"rank": (-1.0, 1.0), "level": (0, inf), "weights": (0, inf), "times": (0, inf)}.get(unit, (-inf, inf))
 
 
 def _around(unit: str) -> tuple[str, str]:
