@@ -156,7 +156,8 @@ class Driver:
     def plan(self, folder: Path) -> list[Training]:
         """All trainings of the run in `folder`, finished ones too."""
         first = 0 if self.ticket else 1
-        return plan_trainings(folder, self.loop.replicates, self.schedule.levels[-1], self.loop.controls, first)
+        replicates = range(self.loop.first_replicate, self.loop.first_replicate + self.loop.replicates)
+        return plan_trainings(folder, replicates, self.schedule.levels[-1], self.loop.controls, first)
 
     def _samples(self, network: "MakeModel", number: int, generator: torch.Generator) -> Any:
         return draw_samples(self.datamodule, network, number, generator, self.seed)

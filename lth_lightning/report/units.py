@@ -59,6 +59,8 @@ def _around(unit: str) -> tuple[str, str]:
 def _number(value: float, unit: str) -> str:
     if unit == "sooner" or unit.startswith("of "):
         return f"{value:.0f}"
-    if unit in ("level", "weights"):
-        return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+    if unit == "level":
+        return f"{value:.0f}" if float(value).is_integer() else f"{value:.1f}"
+    if unit == "weights":
+        return f"{value:,.0f}"
     return f"{value:+.2f}" if unit == "points" else f"{value:,.2f}"
