@@ -33,6 +33,7 @@ def describe(device: "torch.device", threads: int, workers: int) -> dict[str, An
         "platform": platform.platform(),
         "threads": threads,
         "workers": workers,
+        "denormals": "zero",
     }
 
 
@@ -83,6 +84,14 @@ def write(
     write_text(run / SESSIONS, json.dumps(content) + "\n", make_folder=False)
     if config is not None and not is_new:
         write_text(run / CONFIG, config, make_folder=False)
+
+
+def has_denormals(run: Path) -> bool:
+    """Whether a session was one of a version that did not take denormal numbers for zero."""
+    try:
+        return any("denormals" not in session for session in read(run).get("sessions", []))
+    except UserError:  # it is told elsewhere, and written anew
+        return False
 
 
 def _checksum(config: str) -> int:
