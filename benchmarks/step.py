@@ -4,7 +4,8 @@
 
 One LeNet-300-100 level of MNIST's shape with everything on (evaluation every 100 steps, early-stop snapshot,
 checkpoints, TensorBoard, bars, results), and in turns with it, in this process, the loops of `benchmarks.loops` from
-the same weights under the same mask: `bare`, and with the package's linear layers (`bare-own`); `plain` at its own
+the same weights under the same mask: `bare` as people write it, with denormal numbers taken for zero as a level takes
+them (`bare-zero`), and with the package's linear layers (`bare-own`); `plain` at its own
 defaults, all CPU cores among them, and with a level's evaluations (`matched`); `ordinary`, a LightningModule with a
 DataLoader. Wall time of everything divided by steps, evaluations included; the plain loops, being slow, make fewer
 steps. A round runs each once, and every ratio is of two times of one round. At the end: which share of a level's time
@@ -21,6 +22,7 @@ from benchmarks.level import Clock, level
 from benchmarks.loops import bare, lightning_module, plain
 from benchmarks.task import EVERY, Timing, machine, spread, start_at, threads
 from lth_lightning.callbacks.quiet import quiet
+from lth_lightning.denormals import flushed
 
 LENGTH = 50_000
 """Steps of the paper's LeNet."""
@@ -36,10 +38,15 @@ def main() -> None:
         clocks.append(Clock(device))
         return level(data, ticket, steps, device, clocks[-1])
 
+    def without_denormals(steps: int) -> Timing:
+        with flushed():
+            return bare(data, ticket, steps, device)
+
     # name: what runs, its steps, its threads
     loops: dict[str, tuple[Callable[[int], Timing], int, int]] = {
         "level": (ours, options.steps, options.threads),
         "bare": (lambda steps: bare(data, ticket, steps, device), options.steps, options.threads),
+        "bare-zero": (without_denormals, options.steps, options.threads),
         "bare-own": (lambda steps: bare(data, ticket, steps, device, True), options.steps, options.threads),
         "plain": (lambda steps: plain(data, ticket, steps, device), options.plain_steps, options.plain_threads),
         "matched": (lambda steps: plain(data, ticket, steps, device, True), options.plain_steps, options.threads),

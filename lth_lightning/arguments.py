@@ -16,6 +16,7 @@ from lth_lightning.shipped import config_folder, config_names
 
 ALIASES = {
     "--replicates": "--pruning.replicates",
+    "--first-replicate": "--pruning.first_replicate",
     "--until-density": "--pruning.until_density",
     "--until_density": "--pruning.until_density",
     "--ticket": "--pruning.ticket",

@@ -30,6 +30,7 @@ ADDED = {
     "pruning.retrain.class_path": "lth_lightning.callbacks.Rewind",
     "pruning.retrain.init_args.optimizer_state": False,
     "pruning.pruned": "zero",
+    "pruning.first_replicate": 0,
 }
 """Options that the config.yaml of an older run does not have, and what it did."""
 

@@ -25,6 +25,7 @@ def write_run(
     folder: Path,
     *,
     replicates: int = 3,
+    first_replicate: int = 0,
     levels: Sequence[int] = range(16),
     controls: Mapping[str, Sequence[int]] | None = None,
     trials: int = 1,
@@ -59,7 +60,7 @@ def write_run(
     arms = {TICKET: levels, **(controls or {})}
     keys = [
         (replicate, arm, trial, level)
-        for replicate in range(replicates)
+        for replicate in range(first_replicate, first_replicate + replicates)
         for arm, of_arm in arms.items()
         for trial in range(1 if arm == TICKET else trials)
         for level in of_arm
@@ -87,7 +88,8 @@ def write_run(
     records.sort(key=lambda record: record.order)
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder, records)
-    (folder / CONFIG).write_text(yaml.safe_dump(_config(steps, levels, rates, replicates, config or {})))
+    more = {"pruning.first_replicate": first_replicate} if first_replicate else {}
+    (folder / CONFIG).write_text(yaml.safe_dump(_config(steps, levels, rates, replicates, {**more, **(config or {})})))
     return records
 
 

@@ -44,7 +44,7 @@ class Simulation:
         for kind in (RandomReinit, RandomMask):
             if levels := [level for level in range(last + 1) if self.draw.random() < 0.6]:
                 controls.append(kind(levels=levels, trials=self.draw.randint(1, 2)))
-        self.plan = plan_trainings(RUN, self.draw.randint(1, 3), last, controls)
+        self.plan = plan_trainings(RUN, range(self.draw.randint(1, 3)), last, controls)
         self.diverging = {training for training in self.plan if self.draw.random() < 0.15}
         self.expected = expected(self.plan, self.diverging)
         self.finished: list[Training] = []
@@ -107,7 +107,7 @@ def test_by_whole_levels_the_same_trainings_are_made() -> None:
 
 
 def test_one_by_one_they_come_in_the_order_of_the_plan() -> None:
-    plan = plan_trainings(RUN, 2, 3, [RandomReinit(trials=2), RandomMask(levels=[0, 3])])
+    plan = plan_trainings(RUN, range(2), 3, [RandomReinit(trials=2), RandomMask(levels=[0, 3])])
     agenda = Agenda(plan, [])
     for training in plan:
         assert agenda.take() == training
@@ -116,7 +116,7 @@ def test_one_by_one_they_come_in_the_order_of_the_plan() -> None:
 
 
 def test_a_training_whose_maker_died_holds_back_those_above_it_and_no_other() -> None:
-    plan = plan_trainings(RUN, 2, 2, [RandomReinit(levels=[1])])
+    plan = plan_trainings(RUN, range(2), 2, [RandomReinit(levels=[1])])
     agenda = Agenda(sorted(plan, key=side_by_side), [])
     lost = Training(0, "ticket", 0, 1, RUN)
     made = []
@@ -128,7 +128,7 @@ def test_a_training_whose_maker_died_holds_back_those_above_it_and_no_other() ->
 
 
 def test_a_control_of_the_level_at_which_the_ticket_diverged_is_made() -> None:
-    plan = plan_trainings(RUN, 1, 2, [RandomReinit()])
+    plan = plan_trainings(RUN, range(1), 2, [RandomReinit()])
     agenda = Agenda(plan, [])
     taken = {training.order: training for training in iter(agenda.take, None) if training.level == 0}
     assert list(taken) == [(0, "ticket", 0, 0)]
@@ -142,7 +142,7 @@ def test_a_control_of_the_level_at_which_the_ticket_diverged_is_made() -> None:
 
 def test_two_workers_are_busy_to_the_end() -> None:
     """Trainings of equal length, quickstart's plan: no chain of levels is left over for one worker alone."""
-    plan = plan_trainings(RUN, 3, 15, [RandomReinit()])
+    plan = plan_trainings(RUN, range(3), 15, [RandomReinit()])
     agenda = Agenda(sorted(plan, key=side_by_side), [])
     rounds = 0
     while pair := [training for training in (agenda.take(), agenda.take()) if training]:

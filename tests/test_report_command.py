@@ -123,7 +123,7 @@ def test_a_real_run_with_weights_has_all_figures(tmp_path: Path, capsys: pytest.
     } <= names
     html = page(run)
     assert "None of the claims of the paper" in html
-    assert "No verdict: the dense network" in html, "what lth fit says at its end, after 40 steps"
+    assert "No verdict: the validation loss of a dense network" in html, "what lth fit says at its end, after 40 steps"
     assert "lth_lightning 0." in html
     assert "torch" in html
 

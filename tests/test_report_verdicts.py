@@ -76,7 +76,11 @@ def test_sooner_is_one_minus_the_ratio_of_the_means(tmp_path: Path) -> None:
     ticket, dense = (column(run.folder, "ticket", level, "early_stop_step") for level in (7, 0))
     each = [100 * (1 - a / b) for a, b in zip(ticket, dense, strict=True)]
     assert verdict.measured == f"{100 * (1 - mean(ticket) / mean(dense)):.0f}% sooner"
-    assert verdict.spread == f"each alone {min(each):.0f} to {max(each):.0f}% sooner"
+    error = 4.3027 * stdev(each) / 3**0.5
+    assert verdict.spread == (
+        f"95% interval {mean(each) - error:.0f} to {mean(each) + error:.0f}% sooner; "
+        f"each alone {min(each):.0f} to {max(each):.0f}% sooner"
+    )
     assert (verdict.trials, verdict.outcome, verdict.paper) == (3, "holds", "38% sooner")
 
 
@@ -109,14 +113,16 @@ def test_a_trend_is_the_correlation_of_ranks_and_a_share_counts_levels(tmp_path:
     assert [verdict.outcome for verdict in of(found, "L10")] == ["holds", "holds"]
 
 
-def test_what_no_trial_can_exceed_is_no_limit_to_spread_across(tmp_path: Path) -> None:
+def test_what_no_trial_can_exceed_is_no_limit_of_its_interval(tmp_path: Path) -> None:
     def uneven(record: Record) -> None:
         if (record.arm, record.replicate) == ("random_reinit", 2) and record.level == 8:
             record.early_stop_test_acc = 0.9802  # above the dense network's, but the mean is below
             record.early_stop_step = 9000
 
-    trend, share, _ = of(verdicts([write(tmp_path / "version_0", uneven)]), "L7")
-    assert (share.measured, share.spread, share.outcome) == ("100% of 12 levels", "each alone 92 to 100", "holds")
+    trend, share, _ = of(verdicts([write(tmp_path / "version_0", uneven, replicates=5)]), "L7")
+    # 98.3, the mean of 100, 100, 91.7, 100 and 100, less 2.776 x 3.727 / sqrt(5)
+    assert (share.measured, share.outcome) == ("100% of 12 levels", "holds")
+    assert share.spread == "95% interval 94 to 100; each alone 92 to 100"
     assert (trend.measured, trend.outcome) == ("rank correlation 1.00", "holds")
 
 
@@ -153,7 +159,7 @@ def test_trials_that_spread_across_the_limit_tell_nothing(tmp_path: Path) -> Non
 
     verdict = of(verdicts([write(tmp_path / "version_0", noisy)]), "L1")[0]
     assert verdict.outcome == "cannot tell"
-    assert "but the trials spread across its limit" in verdict.reason
+    assert "but the 95% interval of the trials crosses its limit" in verdict.reason
 
 
 def test_a_correlation_of_the_means_may_lie_beside_those_of_single_trials_and_is_named_so(tmp_path: Path) -> None:
@@ -174,7 +180,9 @@ def test_a_correlation_of_the_means_may_lie_beside_those_of_single_trials_and_is
     assert max(alone) < 0.995
     assert trend.measured == "rank correlation 1.00"
     low, high = f"{min(alone):.2f}", f"{max(alone):.2f}"
-    assert trend.spread == (f"each alone {low} to {high}" if low != high else f"each alone rank correlation {low}")
+    alone_text = f"each alone {low} to {high}" if low != high else f"each alone rank correlation {low}"
+    assert trend.spread.endswith(f"; {alone_text}")
+    assert "to 1.00; " in trend.spread, "the interval holds what is measured"
 
 
 def test_a_diverged_replicate_is_no_trial(tmp_path: Path) -> None:
@@ -260,6 +268,17 @@ def test_a_dense_network_without_an_early_stop_is_no_measure(tmp_path: Path) -> 
     assert "was lowest at its last evaluation" in verdict.reason
 
 
+def test_levels_of_which_one_replicate_has_no_early_stop_are_no_measure(tmp_path: Path) -> None:
+    def falling(record: Record) -> None:
+        if (record.arm, record.level, record.replicate) == ("random_reinit", 9, 1):
+            record.early_stop_step = record.steps
+
+    trend, share, _ = of(verdicts([write(tmp_path / "version_0", falling)]), "L7")
+    for verdict in (trend, share):
+        assert (verdict.outcome, verdict.measured) == ("cannot tell", "")
+        assert "random reinit at level 9 was lowest at its last evaluation" in verdict.reason
+
+
 def test_arms_that_the_run_does_not_have_are_not_judged(tmp_path: Path) -> None:
     found = verdicts([write(tmp_path / "version_0", nothing, controls={})])
     assert not of(found, "L8")
@@ -296,14 +315,18 @@ def test_other_settings_and_an_empty_run_have_no_verdicts(tmp_path: Path) -> Non
         ([1.0, 1.1, 1.2], (0, 2), "holds"),
         ([1.0, 1.1, 1.2], (0, None), "holds"),
         ([1.0, 1.1, 1.2], (1.5, None), "does not hold"),
-        ([1.0, 1.1, 1.2], (None, 0.9), "does not hold"),
+        ([1.0, 1.1, 1.2], (None, 0.8), "does not hold"),
+        ([1.0, 1.1, 1.2], (None, 0.9), "cannot tell"),
         ([1.0, 1.1, 1.2], (1.09, 2), "cannot tell"),
+        ([1.0, 1.1, 1.2], (0.9, 1.3), "cannot tell"),  # two standard errors would be 0.12
+        ([1.0, 1.0, 1.0, 1.1, 1.2, 1.2, 1.2], (0.9, 1.3), "holds"),
         ([1.0, 1.1, 1.2], (1.12, 2), "cannot tell"),
         ([1.0, 1.0, 1.0], (1, 1), "holds"),
     ],
 )
-def test_two_standard_errors_decide(each: list[float], accept: tuple[Any, Any], outcome: str) -> None:
-    error = 2 * stdev(each) / len(each) ** 0.5
+def test_the_interval_decides(each: list[float], accept: tuple[Any, Any], outcome: str) -> None:
+    # The table of Student's t at 97.5%, by degrees of freedom.
+    error = {2: 4.3027, 6: 2.4469}[len(each) - 1] * stdev(each) / len(each) ** 0.5
     low, high = (float("-inf") if accept[0] is None else accept[0]), (float("inf") if accept[1] is None else accept[1])
     inside = [low <= value <= high for value in (mean(each) - error, mean(each) + error)]
     assert (outcome == "holds") == all(inside)

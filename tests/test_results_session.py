@@ -35,7 +35,7 @@ def test_the_plan_has_the_levels_of_each_arm_and_trial(tmp_path: Path) -> None:
     ]
     session.write(tmp_path, PLAN + controls, None)
     arms = {"ticket": [0, 1], "noise_0": [1, 3], "noise_1": [1, 3]}
-    said = {"replicates": 2, "arms": arms, "trains_on": False, "sessions": []}
+    said = {"first_replicate": 0, "replicates": 2, "arms": arms, "trains_on": False, "sessions": []}
     assert content(tmp_path) == {"format": 1, **said, "configs": []}
     assert session.read(tmp_path) == {**said, "configs": []}
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
@@ -123,8 +123,8 @@ def test_a_config_that_has_changed_since_is_told_wherever_a_kill_came(tmp_path: 
 
 
 def test_a_newer_format_says_so(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"format": 2}')
-    with pytest.raises(UserError, match="has format 2, this version reads format 1: update"):
+    (tmp_path / "run.json").write_text('{"format": 3}')
+    with pytest.raises(UserError, match="has format 3, this version reads format 2: update"):
         session.read(tmp_path)
 
 

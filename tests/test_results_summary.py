@@ -1,13 +1,18 @@
 """Means, ranges, winning tickets and the sentences about them, against numbers worked out by hand."""
 
 import io
+from math import inf
 
+import numpy as np
 import pytest
 from rich.console import Console
+from scipy import stats
 
 from lth_lightning.results import Record
-from lth_lightning.results.summary import Point, Spread, summarize, verdict, winning_levels
+from lth_lightning.results.interval import half_width
+from lth_lightning.results.summary import Point, Spread, summarize
 from lth_lightning.results.terminal import results_table
+from lth_lightning.results.winning import Winner, verdict, winning_levels
 
 DENSITY = {0: 1.0, 1: 0.8, 2: 0.64, 3: 0.512, 4: 0.4096}
 
@@ -100,6 +105,10 @@ def test_no_records_have_no_points():
 DENSE = record(0, 1_000, 0.98)
 
 
+def levels_of(winners: list[Winner] | None) -> list[int] | None:
+    return None if winners is None else [winner.point.level for winner in winners]
+
+
 @pytest.mark.parametrize(
     ("step", "acc", "wins"),
     [
@@ -113,10 +122,7 @@ DENSE = record(0, 1_000, 0.98)
     ],
 )
 def test_a_winning_ticket_is_as_accurate_and_no_later(step, acc, wins):
-    points = summarize([DENSE, record(1, step, acc), record(2, 2_000, 0.5)])
-    winners = winning_levels(points)
-    assert winners is not None
-    assert [point.level for point in winners] == ([1] if wins else [])
+    assert levels_of(winning_levels([DENSE, record(1, step, acc), record(2, 2_000, 0.5)])) == ([1] if wins else [])
 
 
 def test_means_decide_not_single_replicates():
@@ -125,14 +131,11 @@ def test_means_decide_not_single_replicates():
         *(record(1, step, acc, replicate=n) for n, (step, acc) in enumerate(((1_500, 0.96), (400, 1.0)))),
         *(record(2, step, acc, replicate=n) for n, (step, acc) in enumerate(((1_500, 0.99), (600, 0.99)))),
     ]
-    winners = winning_levels(summarize(records))
-    assert winners is not None
-    assert [point.level for point in winners] == [1]
+    assert levels_of(winning_levels(records)) == [1]
 
 
 def test_controls_are_no_tickets():
-    winners = winning_levels(summarize([DENSE, record(1, 2_000), record(1, 10, 1.0, arm="reinit")]))
-    assert winners == []
+    assert winning_levels([DENSE, record(1, 2_000), record(1, 10, 1.0, arm="reinit")]) == []
 
 
 @pytest.mark.parametrize(
@@ -163,7 +166,7 @@ def test_controls_are_no_tickets():
     ],
 )
 def test_without_the_numbers_there_is_no_verdict(records):
-    assert winning_levels(summarize(records)) is None
+    assert winning_levels(records) is None
     assert (
         verdict(records) == "No verdict: it needs a dense level 0, a pruned level, and val_loss and test_acc of both."
     )
@@ -181,7 +184,7 @@ def test_the_verdict_of_one_level_is_singular_and_says_how_many_replicates():
     records = [record(level, step, replicate=n) for n in range(3) for level, step in ((0, 1_000), (1, 1_100), (2, 900))]
     assert verdict(records) == (
         "Winning tickets at level 2, down to 64.0% of the weights: at least the dense network's test accuracy at "
-        "early stop, no later (the mean of 3 replicates)."
+        "early stop, no later (the mean of 3 replicates; chance is excluded)."
     )
 
 
@@ -283,10 +286,78 @@ def test_there_is_no_verdict_where_the_dense_networks_loss_was_still_falling():
     steps = record(0).steps
     records = [record(0, steps, replicate=r) for r in (0, 1)]
     records += [record(1, steps, replicate=r) for r in (0, 1)]
-    assert winning_levels(summarize(records)) is None
+    assert winning_levels(records) is None
     assert "Train longer" in verdict(records)
-    records[0].early_stop_step = steps - 1  # one replicate has an early stop: there is something to compare with
-    assert winning_levels(summarize(records)) is not None
+    records[0].early_stop_step = steps - 1
+    assert winning_levels(records) is None  # the other replicate has no early stop
+    assert "Train longer" in verdict(records)
+
+
+def test_a_level_without_an_early_stop_in_some_replicate_is_not_judged():
+    records = [record(level, 1_000 - level, replicate=r) for r in range(3) for level in range(4)]
+    assert levels_of(winning_levels(records)) == [1, 2, 3]
+    records[2].early_stop_step = records[2].steps
+    assert levels_of(winning_levels(records)) == [1, 3]
+    assert "Level 2 cannot be judged: a validation loss was lowest at its last evaluation." in verdict(records)
+
+
+def test_the_interval_is_students():
+    generator = np.random.default_rng(0)
+    for number in (3, 5, 10):
+        values = generator.normal(1, 2, number)
+        low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        assert half_width(values.tolist()) == pytest.approx((high - low) / 2)
+    assert half_width([1.0, 1.0]) == half_width([1.0]) == inf
+    assert half_width([1.0, 1.0, 1.0]) == 0
+
+
+def test_chance_is_excluded_where_the_paired_intervals_are_on_the_winning_side():
+    """Each replicate's ticket is a little better than its own dense network; replicates differ far more."""
+    dense = [(0.90, 3_000), (0.95, 1_000), (0.99, 2_000)]
+    better = [(0.0018, -100), (0.0020, -110), (0.0023, -90)]
+    mixed = [(0.001, -1_000), (0.002, 10), (0.003, -20)]
+    records = [record(0, step, acc, replicate=r) for r, (acc, step) in enumerate(dense)]
+    for level, gains in ((1, better), (2, mixed)):
+        records += [
+            record(level, dense[r][1] + step, dense[r][0] + acc, replicate=r) for r, (acc, step) in enumerate(gains)
+        ]
+
+    def is_certain(level: int) -> bool:
+        """By SciPy's paired t-test, over the lists as they stand in the records."""
+        ours, theirs = ([r for r in records if r.level == number] for number in (level, 0))
+        acc, step = (
+            stats.ttest_rel([getattr(r, name) for r in ours], [getattr(r, name) for r in theirs]).confidence_interval()
+            for name in ("early_stop_test_acc", "early_stop_step")
+        )
+        return bool(acc.low >= 0 and step.high <= 0)
+
+    assert [is_certain(level) for level in (1, 2)] == [True, False]
+    winners = winning_levels(records)
+    assert winners is not None
+    assert [(winner.point.level, winner.is_certain) for winner in winners] == [(1, True), (2, False)]
+    assert verdict(records).endswith("(the mean of 3 replicates; chance is excluded at level 1).")
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(results_table(records))
+    starred = [line.split()[2:4] for line in console.export_text().splitlines() if "*" in line][1:]
+    assert starred == [["ticket", "**"], ["ticket", "*"]]
+
+
+def test_against_a_control_it_is_said_where_chance_is_excluded():
+    records = [
+        record(level, step + 10 * r, acc, arm=arm, replicate=r)
+        for r in range(3)
+        for level, step, acc, arm in (
+            (0, 1_000, 0.98, "ticket"), (1, 900, 0.985, "ticket"), (1, 1_800 - 20 * r, 0.984 + 0.001 * r, "reinit")
+        )
+    ]  # fmt: skip
+    assert verdict(records).endswith("the ticket is 0.00 points more accurate (chance is excluded for the step).")
+
+
+def test_a_control_without_an_early_stop_is_no_ratio():
+    steps = record(0).steps
+    assert verdict([DENSE, record(1, 900), record(1, steps, 0.97, arm="reinit")]).endswith(
+        "reinit has no early stop within its steps, and the ticket is 1.00 points more accurate."
+    )
 
 
 def test_a_ticket_on_other_data_is_compared_with_its_controls_though_there_is_no_dense_network():

@@ -26,6 +26,7 @@ from lth_lightning.callbacks.quiet import quiet
 from lth_lightning.callbacks.ranks import process_group
 from lth_lightning.callbacks.samples import draw_samples, loss_of
 from lth_lightning.data import Part, TensorDataModule
+from lth_lightning.denormals import flushed
 from lth_lightning.errors import UserError
 from lth_lightning.pruning import Schedule, Ticket
 from lth_lightning.results import run_folder, session
@@ -74,7 +75,8 @@ class Driver:
         if self.workers > 1:
             torch.set_num_threads(1)  # what runs before the fork must not start the pool, which a fork does not copy
         try:
-            return self._claimed(experiment, logs, folder, config)
+            with flushed():
+                return self._claimed(experiment, logs, folder, config)
         finally:
             torch.set_num_threads(threads)
 
@@ -157,7 +159,8 @@ class Driver:
     def plan(self, folder: Path) -> list[Training]:
         """All trainings of the run in `folder`, finished ones too."""
         first = 0 if self.ticket else 1
-        return plan_trainings(folder, self.loop.replicates, self.schedule.levels[-1], self.loop.controls, first)
+        replicates = range(self.loop.first_replicate, self.loop.first_replicate + self.loop.replicates)
+        return plan_trainings(folder, replicates, self.schedule.levels[-1], self.loop.controls, first)
 
     def _samples(self, network: "MakeModel", number: int, generator: torch.Generator) -> Any:
         return draw_samples(self.datamodule, network, number, generator, self.seed)
@@ -181,6 +184,7 @@ class Driver:
             # A run of the command keeps its own.
             kept = None if config == FROM_PYTHON and (self.folder / CONFIG).is_file() else config
             threads = self.threads if self.workers > 1 else torch.get_num_threads()
+            self._tell_of_older()
             begun = session.describe(self.device, threads, max(1, workers)) if len(self._agenda) else None
             session.write(self.folder, trainings, begun, kept, self.loop.retrain.trains_on)
         if self.loop.together:
@@ -204,6 +208,14 @@ class Driver:
         for line in told_of_vanished(self.folder, self._table(), arms):
             self.display.tell(line)
         return self._table()
+
+    def _tell_of_older(self) -> None:
+        """Say so where a version that computed with denormal numbers began the run."""
+        if len(self._agenda) and session.has_denormals(self.folder):
+            self.remarks.append(
+                "The run was begun by a version that computed with denormal numbers, which this one takes for zero: "
+                "what it trains from here on may differ in the last bits from what that version would have."
+            )
 
     def _begin(self, slots: int = 1) -> None:
         """Whatever has threads of its own begins here, after workers are forked."""

@@ -49,9 +49,10 @@ def check_freshness(
             f"{taking[0]} would start from the ticket's own weights instead of fresh ones, since {why}. "
             "Initialize the module anew each time it is made, or drop that control."
         )
-    if loop.replicates > 1 and not loop.ticket and seeds_itself:
+    has_several = loop.replicates > 1 or loop.first_replicate > 0  # a later one is part of a study of several
+    if has_several and not loop.ticket and seeds_itself:
         raise UserError(f"All replicates would start from the same weights, since {why}.")
-    arms = [*(["replicates"] if loop.replicates > 1 and not loop.ticket else []), *taking]
+    arms = [*(["replicates"] if has_several and not loop.ticket else []), *taking]
     if arms:
         which = "all weights" if len(alike) == len(names) else f"the weights of {', '.join(alike)}"
         told.append(f"Not fresh in {', '.join(arms)}: {which} that can be pruned; {why}.")

@@ -79,6 +79,9 @@ class PruningLoop(Callback):
             where training has moved them towards zero, else frozen like that (arXiv 1905.01067).
         controls: what to train beside the tickets.
         replicates: independent repetitions of everything. On the command line also `--replicates`.
+        first_replicate: the number of the first of them. Replicate 3 is the same in a run that begins with it as in one
+            of six: a study can be made in several runs, on several machines, which `lth report` puts together. On the
+            command line also `--first-replicate`.
         ticket: a level's folder or a ticket.pt that level 0 starts from. On the command line also `--ticket`.
         evaluate_every: optimizer steps between evaluations (LTH: 100).
         checkpoint_every: optimizer steps between checkpoints of the training at hand, for --resume.
@@ -110,6 +113,7 @@ class PruningLoop(Callback):
         pruned: Pruned = "zero",
         controls: list[Control] | None = None,
         replicates: int = 1,
+        first_replicate: int = 0,
         ticket: str | None = None,
         evaluate_every: int = 100,
         checkpoint_every: int = 500,
@@ -150,6 +154,7 @@ class PruningLoop(Callback):
         self.pruned = pruned
         self.controls = list(controls or [])
         self.replicates = replicates
+        self.first_replicate = first_replicate
         self.ticket = ticket
         self.evaluate_every = evaluate_every
         self.checkpoint_every = checkpoint_every

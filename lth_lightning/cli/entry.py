@@ -18,6 +18,7 @@ from lth_lightning.callbacks.quiet import quiet
 from lth_lightning.callbacks.trainer import is_rank_zero, rank
 from lth_lightning.cli.command import LTHCLI
 from lth_lightning.cli.messages import plain
+from lth_lightning.denormals import flushed
 from lth_lightning.errors import UserError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -42,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     before, threads = signal.signal(signal.SIGTERM, on_sigterm), torch.get_num_threads()
     try:
-        with quiet():
+        with quiet(), flushed():
             arguments.refuse_environment(os.environ)
             LTHCLI(arguments.prepare(words))
         return 0

@@ -13,32 +13,12 @@ from rich.text import Text
 
 from lth_lightning.errors import UserError
 from lth_lightning.report.folders import find, names
+from lth_lightning.report.pool import OF_PLACE, pool
 from lth_lightning.report.runs import Run, read
 from lth_lightning.report.terminal import broken, complain
 from lth_lightning.results.summary import Point, Spread, ranges, summarize
 from lth_lightning.results.terminal import range_cell
 from lth_lightning.results.training import TICKET
-
-OF_PLACE = (
-    "experiment",
-    "logs",
-    "threads",
-    "data.root",
-    "data.download",
-    "pruning.checkpoint_every",
-    "pruning.save_controls",
-    "pruning.save_early_stop",
-    "trainer.default_root_dir",
-    "trainer.enable_autolog_hparams",
-    "trainer.enable_checkpointing",
-    "trainer.enable_model_summary",
-    "trainer.enable_progress_bar",
-    "trainer.log_every_n_steps",
-    "trainer.logger",
-    "trainer.model_registry",
-    "trainer.profiler",
-)
-"""Settings that leave the experiment as it is: where things are, what is kept and shown, how the machine is used."""
 
 QUANTITIES = (
     ("early_stop_step", "Early-stop step", 1, 0),
@@ -65,14 +45,15 @@ def show(first: Path, second: Path, console: Console) -> int:
     Raises UserError where one is no run.
     """
     problems: list[str] = []
-    folders = [_run(first, problems), _run(second, problems)]
-    if folders[0].resolve() == folders[1].resolve():
+    folders = [find([first], problems), find([second], problems)]
+    if [path.resolve() for path in folders[0]] == [path.resolve() for path in folders[1]]:
         raise UserError(f"{first} and {second} are one run: name two.")
-    a, b = (read(folder, name) for folder, name in zip(folders, names(folders), strict=True))
+    named = iter(names([*folders[0], *folders[1]]))
+    a, b = (_run(path, of, [next(named) for _ in of]) for path, of in zip((first, second), folders, strict=True))
     heads = (a.name, b.name) if max(len(a.name), len(b.name)) <= 20 else ("A", "B")
     for head, run in zip(heads, (a, b), strict=True):
         console.print(Text(head, style="bold"), end="")
-        console.print(f"  {run.folder}", soft_wrap=True, markup=False)
+        console.print(f"  {', '.join(map(str, run.folders))}", soft_wrap=True, markup=False)
     settings = list(_settings(a, b))
     sections = {
         "Settings": [found for found in settings if found[0] not in OF_PLACE],
@@ -94,11 +75,11 @@ def show(first: Path, second: Path, console: Console) -> int:
     return complain([*problems, *a.problems, *b.problems])
 
 
-def _run(path: Path, problems: list[str]) -> Path:
-    """The run that is meant: `path`, or the only one in it."""
-    found = find([path], problems)
+def _run(path: Path, folders: Sequence[Path], named: Sequence[str]) -> Run:
+    """The run that is meant: `path`, the only one in it, or those in it put together where they are one study."""
+    found = pool([read(folder, name) for folder, name in zip(folders, named, strict=True)])
     if len(found) > 1:
-        raise UserError(f"{path} holds {len(found)} runs: name one of them, such as {found[-1]}.")
+        raise UserError(f"{path} holds {len(found)} runs: name one of them, such as {found[-1].folder}.")
     return found[0]
 
 

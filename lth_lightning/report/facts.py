@@ -7,22 +7,23 @@ from typing import Any
 from lth_lightning.report.page import RunFacts
 from lth_lightning.report.runs import Run
 from lth_lightning.report.style import percent
-from lth_lightning.results.run_folder import CONFIG, is_owned
-from lth_lightning.results.summary import ranges, sentences
+from lth_lightning.results.run_folder import CONFIG
+from lth_lightning.results.summary import ranges
 from lth_lightning.results.training import TICKET
+from lth_lightning.results.winning import sentences
 
 
 def facts(run: Run) -> RunFacts:
     """Settings, state, versions and time of a run, and the command that repeats it."""
-    path = run.folder / CONFIG
+    paths = [folder / CONFIG for folder in run.folders]
     has_config = bool(run.config)
     return RunFacts(
         name=run.name,
         state=_state(run),
         result=sentences(run.records, run.trains_on) if run.records else (),
         facts=list(_facts(run)),
-        config=path.read_text(errors="replace") if has_config else "",
-        command=f"lth fit --config {shlex.quote(str(path))}" if has_config else "",
+        config=paths[0].read_text(errors="replace") if has_config else "",
+        command=" && ".join(f"lth fit --config {shlex.quote(str(path))}" for path in paths) if has_config else "",
     )
 
 
@@ -33,11 +34,11 @@ def _state(run: Run) -> str:
     if done >= planned:
         return f"finished: {done:,} trainings"
     word = "stopped by divergence" if run.diverged and not run.unfinished else "not finished"
-    return f"{'running' if is_owned(run.folder) else word}: {done:,} of {planned:,} trainings"
+    return f"{'running' if run.is_owned else word}: {done:,} of {planned:,} trainings"
 
 
 def _facts(run: Run) -> Iterator[tuple[str, str]]:
-    yield "folder", str(run.folder)
+    yield ("folder" if len(run.folders) == 1 else "folders"), ", ".join(map(str, run.folders))
     if network := run.setting("model"):
         yield "network", _with(run, "model", network, ("hidden", "activation", "dropout", "init_sd", "width"))
     if data := run.setting("data"):
@@ -53,7 +54,8 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
         if tickets:
             last = max(tickets)
             yield "levels", f"{ranges(sorted(tickets))}, down to {percent(tickets[last])} of the weights"
-        yield "replicates", str(len({record.replicate for record in run.records}))
+        numbers = sorted({record.replicate for record in run.records})
+        yield "replicates", str(len(numbers)) + (f" ({ranges(numbers)})" if numbers[0] or run.parts else "")
     if controls := list(_controls(run)):
         yield "controls", "; ".join(controls)
     if pruning := list(_pruning(run)):

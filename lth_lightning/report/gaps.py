@@ -32,10 +32,9 @@ def _missing(run: Run) -> list[str]:
     for (_, label), levels in done.items():
         if not run.plan:
             planned[label] = planned.get(label, set()) | levels
-    replicates = range(run.plan["replicates"]) if run.plan else sorted({replicate for replicate, _ in done})
     lines = []
     for label, levels in planned.items():
-        lacking = {r: tuple(sorted(levels - done.get((r, label), set()))) for r in replicates}
+        lacking = {r: tuple(sorted(levels - done.get((r, label), set()))) for r in run.replicates}
         for missing in sorted(set(lacking.values()) - {()}, key=len):
             those = [replicate for replicate, found in lacking.items() if found == missing]
             lines.append(f"{named(label)}: {_several('level', missing)} missing in {_several('replicate', those)}.")

@@ -11,11 +11,13 @@ from rich.text import Text
 
 from lth_lightning.errors import UserError
 from lth_lightning.report.folders import runs_in
+from lth_lightning.report.pool import pool
 from lth_lightning.report.runs import Run, read
 from lth_lightning.report.terminal import broken, complain, patiently
-from lth_lightning.results.run_folder import CONFIG, RESULT, SESSIONS, TABLE, is_owned
-from lth_lightning.results.summary import Point, summarize, winning_levels
+from lth_lightning.results.run_folder import CONFIG, RESULT, SESSIONS, TABLE
+from lth_lightning.results.summary import Point, summarize
 from lth_lightning.results.training import TICKET
+from lth_lightning.results.winning import winning_levels
 
 ROOM = 24
 """Characters that a run's path gets at least, where it is longer."""
@@ -65,16 +67,14 @@ def show(folder: Path, console: Console) -> int:
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}: name the one that your runs are in, `lth ls FOLDER`.")
-    rows: list[Row] = []
     problems: list[str] = []
     found = runs_in(folder, problems)
     if not found:
         told = f"{folder} holds no run: name the folder that yours are in, `lth ls FOLDER`."
         raise UserError(problems[0] if problems else told)
-    for path in patiently(found, "runs"):
-        run = read(path, _name(path, folder))
-        rows.append(_row(run))
-        problems += run.problems
+    runs = pool([read(path, _name(path, folder)) for path in patiently(found, "runs")], is_strict=False)
+    rows = [_row(run) for run in runs]
+    problems += [problem for run in runs for problem in run.problems]
     rows.sort(key=lambda row: (row.written, row.name))
     if not console.is_terminal:
         _print_plain(rows, console)
@@ -97,7 +97,7 @@ def _row(run: Run) -> Row:
     tickets = [[r.level for r in run.records if r.arm == TICKET and r.replicate == number] for number in replicates]
     levels = run.plan.get("arms", {}).get(TICKET)
     points = summarize(run.records)
-    winners = None if run.trains_on else winning_levels(points)
+    winners = None if run.trains_on else winning_levels(run.records)
     return Row(
         name=run.name,
         state=_state(run, left),
@@ -105,17 +105,17 @@ def _row(run: Run) -> Row:
         diverged=len(run.diverged),
         planned=None if left is None else len(made) + left,
         replicates=len(replicates),
-        planned_replicates=run.plan.get("replicates"),
+        planned_replicates=len(run.replicates) if run.plan else None,
         level=min(map(max, tickets)) if tickets and all(tickets) else None,
         planned_level=max(levels) if levels else None,
-        best=min(winners, key=lambda point: point.density) if winners else None,
+        best=min((winner.point for winner in winners), key=lambda p: p.density) if winners else None,
         dense=None if winners is None else next(p for p in points if p.arm == TICKET and p.density == 1),
         controls=tuple(arm for arm in run.arms if arm != TICKET),
-        written=_written(run.folder),
+        written=max(map(_written, run.folders)),
         damaged=tuple(
             name
             for name in (CONFIG, TABLE, SESSIONS)
-            if any(problem.startswith(str(run.folder / name)) for problem in run.problems)
+            if any(problem.startswith(str(folder / name)) for problem in run.problems for folder in run.folders)
         ),
     )
 
@@ -128,7 +128,7 @@ def _left(run: Run, made: set[tuple[int, str, int]]) -> int:
     return sum(
         (replicate, label, level) not in made
         and not any(level > ends.get((replicate, line), level) for line in (label, TICKET))
-        for replicate in range(run.plan["replicates"])
+        for replicate in run.replicates
         for label, levels in run.plan["arms"].items()
         for level in levels
     )
@@ -137,12 +137,13 @@ def _left(run: Run, made: set[tuple[int, str, int]]) -> int:
 def _state(run: Run, left: int | None) -> str:
     if left == 0 and run.records:
         return "finished"
-    if is_owned(run.folder):
+    if run.is_owned:
         return "running"
     if not run.records:
         return "empty"
     if left is None:
-        begun = (path for path in run.folder.glob("replicate_*/*/level_*") if not (path / RESULT).exists())
+        levels = (path for folder in run.folders for path in folder.glob("replicate_*/*/level_*"))
+        begun = (path for path in levels if not (path / RESULT).exists())
         return "stopped" if any(begun) else "ended"
     return "stopped"
 

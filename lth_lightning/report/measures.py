@@ -110,6 +110,8 @@ class Cells:
         found = [level for level in found if not (is_pruned and isclose(self.density[level], 1))]
         if len(found) < FEWEST_LEVELS:
             raise CannotTellError(f"levels of {self.name} there: {len(found)}, and it takes {FEWEST_LEVELS}")
+        for level in found:
+            self.check_end(level)
         return found
 
     def ends_before(self, density: float) -> str:
@@ -192,9 +194,7 @@ def extreme(of: Cells, check: Check) -> Rule:
     gives_level = check.get("give") == "level"
 
     def best(row: Row) -> int:
-        level = pick(levels, key=lambda level: row[level])
-        of.check_end(level)
-        return level
+        return pick(levels, key=lambda level: row[level])
 
     return Rule(
         levels,

@@ -46,7 +46,9 @@ class Run:
         curves: every metrics.csv of a finished training, below another: `KEYS`, step, and its own columns. Only
             `curves.add_curves` reads them.
         unfinished: trainings that have a curve but no result yet, and their last step.
-        plan: run.json: `replicates`, `arms` {label: levels}, `sessions`; empty where an older version made the run.
+        plan: run.json: `first_replicate`, `replicates`, `arms` {label: levels}, `sessions`; empty where an older
+            version made the run.
+        parts: the runs that it is pooled of (`pool`), each with other replicates; empty for one that was made at once.
         problems: one line for each thing that is damaged or missing by mistake; the reader should see them all.
     """
 
@@ -58,6 +60,7 @@ class Run:
     unfinished: dict[str, int] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    parts: list["Run"] = field(default_factory=list)
     _spreads: dict[str, pd.DataFrame] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -85,7 +88,32 @@ class Run:
         """How many trainings it consists of; None where its folder does not say."""
         if not self.plan:
             return None
-        return int(self.plan["replicates"]) * sum(len(levels) for levels in self.plan["arms"].values())
+        return len(self.replicates) * sum(len(levels) for levels in self.plan["arms"].values())
+
+    @property
+    def replicates(self) -> list[int]:
+        """Numbers of the replicates that it consists of, or, where its folder does not say, that have results."""
+        if self.parts:
+            return [replicate for part in self.parts for replicate in part.replicates]
+        if self.plan:
+            first = int(self.plan["first_replicate"])
+            return list(range(first, first + int(self.plan["replicates"])))
+        return sorted({record.replicate for record in self.records})
+
+    @property
+    def folders(self) -> list[Path]:
+        """The run's folder, or those of its parts."""
+        return [part.folder for part in self.parts] or [self.folder]
+
+    def folder_of(self, replicate: int) -> Path:
+        """The folder `replicate_R`."""
+        holder = next((part.folder for part in self.parts if replicate in part.replicates), self.folder)
+        return holder / f"replicate_{replicate}"
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether a process is at work on it."""
+        return any(map(is_owned, self.folders))
 
     @property
     def diverged(self) -> list[Record]:

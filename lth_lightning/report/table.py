@@ -8,8 +8,8 @@ import pandas as pd
 from lth_lightning.report.lines import spread
 from lth_lightning.report.runs import Run
 from lth_lightning.results.record import COLUMNS, OK
-from lth_lightning.results.summary import summarize, winning_levels
 from lth_lightning.results.training import TICKET
+from lth_lightning.results.winning import winning_levels
 
 ENDS = {"": "mean", "_min": "low", "_max": "high"}
 QUANTITIES = COLUMNS[COLUMNS.index("early_stop_step") :]
@@ -19,20 +19,22 @@ def summary(runs: Sequence[Run]) -> pd.DataFrame:
     """Means, minima and maxima of all quantities of results.csv: columns `q`, `q_min` and `q_max`.
 
     Before them run, arm, level, density, weights (remaining), trials (that did not diverge), diverged, and wins:
-    whether the level is a winning ticket, empty for controls and where it cannot be known.
+    whether the level is a winning ticket, empty for controls and where it cannot be known; and chance_excluded: whether
+    a winning one would win by chance in less than a twentieth of such runs.
     """
     rows = [row for run in runs for row in _rows(run)]
-    first = ["run", "arm", "level", "density", "weights", "trials", "diverged", "wins"]
+    first = ["run", "arm", "level", "density", "weights", "trials", "diverged", "wins", "chance_excluded"]
     return pd.DataFrame(rows, columns=[*first, *(f"{q}{end}" for q in QUANTITIES for end in ENDS)])
 
 
 def _rows(run: Run) -> list[dict[str, object]]:
-    winning = None if run.trains_on else winning_levels(summarize(run.records))
-    winners = None if winning is None else {point.level for point in winning}
+    winning = None if run.trains_on else winning_levels(run.records)
+    winners = {winner.point.level: winner for winner in winning or []}
     found = []
     for arm in run.arms:
         every = run.table[run.table.arm == arm]
         spreads = {q: spread(run.trained[run.trained.arm == arm], q) for q in QUANTITIES}
+        is_judged = arm == TICKET and winning is not None
         by: Any = every.groupby("level")  # whose key pandas' stubs do not know to be a number
         for level, rows in by:
             trained = int((rows.status == OK).sum())
@@ -44,7 +46,8 @@ def _rows(run: Run) -> list[dict[str, object]]:
                 "weights": round(rows.weights_remaining.mean()),
                 "trials": trained,
                 "diverged": len(rows) - trained,
-                "wins": level in winners if arm == TICKET and winners is not None and level else None,
+                "wins": level in winners if is_judged and level else None,
+                "chance_excluded": winners[level].is_certain if is_judged and level in winners else None,
             }
             for quantity, by_level in spreads.items():
                 if level in by_level.index:

@@ -1,5 +1,7 @@
 """How measured numbers are written: with their units, alone or as a range."""
 
+from math import inf
+
 
 def shown(value: float, unit: str) -> str:
     """A measured number as the reader sees it."""
@@ -31,6 +33,13 @@ _SIGNS: dict[tuple[float | None, float | None, str], str] = {
 """Ranges that only say which of two is the greater."""
 
 
+def bounds(unit: str) -> tuple[float, float]:
+    """The least and the most that such a number can be."""
+    if unit.startswith("of ") or unit == "percent":
+        return 0, 100
+    return {"rank": (-1.0, 1.0), "level": (0, inf), "weights": (0, inf), "times": (0, inf)}.get(unit, (-inf, inf))
+
+
 def _around(unit: str) -> tuple[str, str]:
     """What stands before and after a number."""
     if unit.startswith("of "):
@@ -50,6 +59,8 @@ def _around(unit: str) -> tuple[str, str]:
 def _number(value: float, unit: str) -> str:
     if unit == "sooner" or unit.startswith("of "):
         return f"{value:.0f}"
-    if unit in ("level", "weights"):
-        return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+    if unit == "level":
+        return f"{value:.0f}" if float(value).is_integer() else f"{value:.1f}"
+    if unit == "weights":
+        return f"{value:,.0f}"
     return f"{value:+.2f}" if unit == "points" else f"{value:,.2f}"

@@ -19,7 +19,8 @@ class Verdict:
         outcome: holds, does not hold, or cannot tell.
         reason: why it cannot be told; empty otherwise.
         measured: what the means over replicates give, as the paper's lines are means; empty where nothing could be.
-        spread: `each alone 0.78 to 0.93`: the least and the most that single replicates give; empty where all agree.
+        spread: `95% interval 0.81 to 0.96; each alone 0.78 to 0.93`: what it may be, and the least and the most that
+            single replicates give; without the interval where they are too few, empty where all agree.
         trials: how many replicates that is.
         paper: the paper's number.
         accepted: what counts as holding.

@@ -1,21 +1,16 @@
 """What runs say of the paper's claims."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import sqrt
-from statistics import stdev
+from math import inf, isclose
+from statistics import fmean
 from typing import Any
 
 from lth_lightning.report.claims import Claim, claims, matching, settings_of, steps_of
 from lth_lightning.report.measures import CannotTellError, Measured, cells, measure, quantity_of, unit_of
 from lth_lightning.report.runs import Run
-from lth_lightning.report.units import shown, span
+from lth_lightning.report.units import bounds, shown, span
 from lth_lightning.report.verdict import Outcome, Verdict
-
-FEWEST = 3
-"""Trials below which nothing holds and nothing fails; the paper has three to five."""
-
-ERRORS = 2
-"""Standard errors of the mean by which it must be clear of a limit."""
+from lth_lightning.results.interval import CONFIDENCE, FEWEST, half_width
 
 
 def verdicts(runs: Sequence[Run]) -> list[Verdict]:
@@ -60,14 +55,36 @@ def _verdict(claim: Claim, of: Run, to: Run | None) -> Verdict:
         outcome=outcome,
         reason=reason,
         measured=shown(measured.value, measured.unit) if measured else "",
-        spread=_spread(measured) if measured else "",
+        spread="; ".join(filter(None, (_interval(measured), _spread(measured)))) if measured else "",
         trials=len(measured.each) if measured else 0,
         paper="" if claim.paper is None else shown(claim.paper, unit),
         accepted=span(*claim.accept, unit),
     )
 
 
+def _interval(measured: Measured) -> str:
+    """`95% interval 0.81 to 0.96`; empty where all agree, or there are too few."""
+    low, high = interval(measured)
+    if low == high or high == inf:
+        return ""
+    least, most = bounds(measured.unit)
+    return f"{CONFIDENCE:.0%} interval {span(max(least, low), min(most, high), measured.unit, bare=True)}"
+
+
+def interval(measured: Measured) -> tuple[float, float]:
+    """Both ends of the 95% interval of what is measured.
+
+    That of Student's t (`half_width`) of the replicates' own numbers, widened to hold around that of the means as well:
+    a level, a rank correlation or a ratio of means is not the mean of those of single replicates.
+    """
+    error, middle = half_width(measured.each), fmean(measured.each)
+    if isclose(middle, measured.value, abs_tol=1e-9):
+        middle = measured.value
+    return min(middle, measured.value) - error, max(middle, measured.value) + error
+
+
 def _spread(measured: Measured) -> str:
+    """What replicates give each alone; empty where all agree."""
     low, high = min(measured.each), max(measured.each)
     texts = {shown(value, measured.unit) for value in (low, high)}
     if texts == {shown(measured.value, measured.unit)}:
@@ -83,9 +100,9 @@ def judge(
 ) -> tuple[Outcome, str]:
     """Outcome and, where it cannot be told, why.
 
-    A claim holds where the number of the means over replicates, give or take two standard errors of the replicates' own
-    numbers, lies within what is accepted, fails where that whole interval lies outside, and cannot be told in between,
-    from fewer than three trials, or for any of `reasons`.
+    A claim holds where its whole 95% interval lies within what is accepted, fails where all of it lies outside, and
+    cannot be told in between, from fewer than three trials, or for any of `reasons`. Where a claim compares arms, a
+    replicate has one number of both: they are paired.
     """
     reasons = list(reasons)
     if measured is None:
@@ -100,13 +117,13 @@ def judge(
         reasons.append(measured.reason)
     if reasons:
         return "cannot tell", "; ".join(reasons)
-    error = ERRORS * stdev(measured.each) / sqrt(number)
-    if low <= measured.value - error and measured.value + error <= high:
+    least, most = interval(measured)
+    if low <= least and most <= high:
         return "holds", ""
-    if measured.value + error < low or measured.value - error > high:
+    if most < low or least > high:
         return "does not hold", ""
     where = "within" if low <= measured.value <= high else "outside"
-    return "cannot tell", f"the mean is {where} what is accepted, but the trials spread across its limit"
+    return "cannot tell", f"the mean is {where} what is accepted, but the 95% interval of the trials crosses its limit"
 
 
 def _shortened(claim: Claim, of: Run, to: Run | None) -> list[str]:

@@ -30,7 +30,7 @@ DENSITIES = (1.0, 0.411, 0.169, 0.07)
 
 def has_weights(run: Run) -> bool:
     """Whether the folder holds masks; one with nothing but its results.csv does not."""
-    return next(run.folder.glob(f"replicate_*/{TICKET}/level_*/{MASK}"), None) is not None
+    return any(True for folder in run.folders for _ in folder.glob(f"replicate_*/{TICKET}/level_*/{MASK}"))
 
 
 def tickets(run: Run) -> pd.DataFrame:
@@ -63,7 +63,7 @@ def mask(run: Run, replicate: int, level: int, like: Arrays | None = None) -> Ar
 
 def initial(run: Run, replicate: int, like: Arrays) -> Arrays | None:
     """The prunable weights at the rewind point, survivors or not; None as of `mask`, whose parameters `like` names."""
-    return _load(run, run.folder / f"replicate_{replicate}" / REWIND, "weights", like)
+    return _load(run, run.folder_of(replicate) / REWIND, "weights", like)
 
 
 def trained(run: Run, replicate: int, level: int, like: Arrays) -> Arrays | None:
@@ -249,7 +249,7 @@ def _unevenness(survivors: Arrays) -> dict[str, float]:
 
 
 def _level(run: Run, replicate: int, level: int) -> Path:
-    return run.folder / f"replicate_{replicate}" / TICKET / f"level_{level:02d}"
+    return run.folder_of(replicate) / TICKET / f"level_{level:02d}"
 
 
 def _load(run: Run, path: Path, key: str, like: Arrays | None) -> Arrays | None:

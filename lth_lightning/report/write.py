@@ -22,6 +22,7 @@ from lth_lightning.report.gaps import of_all
 from lth_lightning.report.layers_left import Layers
 from lth_lightning.report.lines import lines
 from lth_lightning.report.page import Page, RunFacts, render
+from lth_lightning.report.pool import pool
 from lth_lightning.report.runs import Run, read
 from lth_lightning.report.style import styled
 from lth_lightning.report.table import summary
@@ -65,6 +66,7 @@ def write(paths: Sequence[Path], out: Path | None, choice: Choice, console: Cons
         runs = [read(folder, name) for folder, name in zip(found, folders.names(found), strict=True)]
         for run in runs:
             add_curves(run, lambda: progress.advance(task))
+        runs = pool(runs)
         drawn = lines(runs)
         pictures, svgs = [], {}
         task = progress.add_task("drawing", total=len(ALL))
@@ -111,7 +113,7 @@ def _layers(runs: Sequence[Run]) -> tuple[list[Layers], list[str]]:
 def _title(runs: Sequence[Run]) -> str:
     if len(runs) <= 3:
         return ", ".join(run.name for run in runs)
-    return f"{_shared([run.folder for run in runs]).resolve().name}, {len(runs)} runs"
+    return f"{_shared([folder for run in runs for folder in run.folders]).resolve().name}, {len(runs)} runs"
 
 
 def _shared(found: Sequence[Path]) -> Path:

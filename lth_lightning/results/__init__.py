@@ -2,9 +2,9 @@
 
 from lth_lightning.results.layers import LayerCount, layer_counts, layers_table
 from lth_lightning.results.record import Record, read_records
-from lth_lightning.results.summary import verdict
 from lth_lightning.results.terminal import results_table
 from lth_lightning.results.training import TICKET, Training
+from lth_lightning.results.winning import verdict
 
 __all__ = [
     "TICKET",

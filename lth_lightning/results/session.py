@@ -18,8 +18,8 @@ from lth_lightning.versions import versions
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 1
-"""Counted up when a reader of an older one would misread it."""
+FORMAT = 2
+"""Counted up when a reader of an older one would misread it: one of 1 takes the first replicate for 0."""
 
 
 def describe(device: "torch.device", threads: int, workers: int) -> dict[str, Any]:
@@ -33,6 +33,7 @@ def describe(device: "torch.device", threads: int, workers: int) -> dict[str, An
         "platform": platform.platform(),
         "threads": threads,
         "workers": workers,
+        "denormals": "zero",
     }
 
 
@@ -67,11 +68,13 @@ def write(
         # The former one's too: a kill may come before the new one is there.
         configs = list(dict.fromkeys([*configs[-1:], _checksum(config)]))
     arms: dict[str, list[int]] = {}
+    first = trainings[0].replicate
     for training in trainings:
-        if training.replicate == 0:  # the others are planned alike
+        if training.replicate == first:  # the others are planned alike
             arms.setdefault(training.label, []).append(training.level)
     content = {
-        "format": FORMAT,
+        "format": FORMAT if first else 1,
+        "first_replicate": first,
         "replicates": len({training.replicate for training in trainings}),
         "arms": {label: sorted(levels) for label, levels in arms.items()},
         "trains_on": trains_on,
@@ -81,6 +84,14 @@ def write(
     write_text(run / SESSIONS, json.dumps(content) + "\n", make_folder=False)
     if config is not None and not is_new:
         write_text(run / CONFIG, config, make_folder=False)
+
+
+def has_denormals(run: Path) -> bool:
+    """Whether a session was one of a version that did not take denormal numbers for zero."""
+    try:
+        return any("denormals" not in session for session in read(run).get("sessions", []))
+    except UserError:  # it is told elsewhere, and written anew
+        return False
 
 
 def _checksum(config: str) -> int:
@@ -103,7 +114,7 @@ def read_config(run: Path) -> str:
 
 
 def read(run: Path) -> dict[str, Any]:
-    """`replicates`, `arms` {`Training.label`: levels}, `trains_on`, `configs` and `sessions`.
+    """`first_replicate`, `replicates`, how many, `arms` {`Training.label`: levels}, `trains_on`, `configs`, `sessions`.
 
     Of an older version's run empty, or without `configs`.
 
@@ -125,11 +136,14 @@ def read(run: Path) -> dict[str, Any]:
     if not _is_whole(content):
         raise UserError(f"{path} is damaged: what the run planned is not known. `lth fit --resume` writes it anew.")
     found: dict[str, Any] = {key: content[key] for key in ("replicates", "arms", "sessions")}
+    found["first_replicate"] = content.get("first_replicate", 0)
     return {**found, "trains_on": bool(content.get("trains_on", False)), "configs": content.get("configs", [])}
 
 
 def _is_whole(content: Any) -> bool:
     if not isinstance(content, dict) or not isinstance(content.get("replicates"), int):
+        return False
+    if not isinstance(content.get("first_replicate", 0), int):
         return False
     arms, sessions, configs = content.get("arms"), content.get("sessions"), content.get("configs", [])
     return (

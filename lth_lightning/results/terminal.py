@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from lth_lightning.results.record import Record
-from lth_lightning.results.summary import Spread, summarize, winning_levels
+from lth_lightning.results.summary import Spread, summarize
+from lth_lightning.results.training import TICKET
+from lth_lightning.results.winning import winning_levels
 
 
 def results_table(records: Sequence[Record], trains_on: bool = False) -> Table:
@@ -14,9 +16,9 @@ def results_table(records: Sequence[Record], trains_on: bool = False) -> Table:
     Tickets that go on from trained weights (`trains_on`) are not marked as winning.
     """
     points = summarize(records)
-    winners = set() if trains_on else {point.level for point in winning_levels(points) or []}
+    winners = {} if trains_on else {winner.point.level: winner for winner in winning_levels(records) or []}
     table = Table(
-        title="Mean (minimum-maximum) over replicates and trials" + ("" if trains_on else "; * winning ticket"),
+        title="Mean (minimum-maximum) over replicates and trials" + ("" if trains_on else "; * wins, ** beyond chance"),
         title_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
@@ -31,16 +33,16 @@ def results_table(records: Sequence[Record], trains_on: bool = False) -> Table:
     for point in points:
         first = point.level != level
         level = point.level
-        wins = point.arm == "ticket" and point.level in winners
+        winner = winners.get(point.level) if point.arm == TICKET else None
         table.add_row(
             str(level) if first else "",
             f"{point.density:.1%}" if first else "",
-            point.arm + (" *" if wins else ""),
+            point.arm + ("" if not winner else " **" if winner.is_certain else " *"),
             f"{point.trials}" + (f" (+{point.diverged} diverged)" if point.diverged else ""),
             range_cell(point.early_stop_step, 1, 0),
             range_cell(point.early_stop_test_acc, 100, 2),
             range_cell(point.final_test_acc, 100, 2),
-            style="bold" if wins else None,
+            style="bold" if winner else None,
         )
     return table
 

@@ -11,7 +11,8 @@ from lth_lightning.callbacks.display import Display, duration
 from lth_lightning.callbacks.estimate import disk_bytes, seconds_a_training
 from lth_lightning.errors import UserError
 from lth_lightning.results import TICKET, read_records
-from lth_lightning.results.summary import Spread, summarize, winning_levels
+from lth_lightning.results.summary import Spread, summarize
+from lth_lightning.results.winning import winning_levels
 from lth_lightning.sweep.cells import Cell
 
 if TYPE_CHECKING:
@@ -79,9 +80,10 @@ def results(cells: Sequence[Cell]) -> Table:
     for name in ("cell", "first level", "last level", "wins down to"):
         table.add_column(name, justify="left" if name == "cell" else "right", overflow="fold")
     for cell in cells:
-        points = summarize(read_records(cell.run)) if cell.run else []
+        records = read_records(cell.run) if cell.run else []
+        points = summarize(records)
         tickets = [point for point in points if point.arm == TICKET]
-        winners = None if cell.trains_on else winning_levels(points)
+        winners = None if cell.trains_on else winning_levels(records)
         ends = [
             f"{_percent(point.final_test_acc) if point.trials else 'diverged'} at {point.density:.1%}"
             for point in (tickets[0], tickets[-1])
@@ -89,7 +91,7 @@ def results(cells: Sequence[Cell]) -> Table:
         table.add_row(
             str(cell),
             *ends,
-            f"{min(p.density for p in winners):.1%}" if winners else "-" if winners is None else "none",
+            f"{min(winner.point.density for winner in winners):.1%}" if winners else "-" if winners is None else "none",
         )
     return table
 
