@@ -188,3 +188,44 @@ def test_the_same_files_come_of_an_interrupted_run(tmp_path: Path) -> None:
         go(tmp_path, dict(SETTINGS), model=Averages, data=SmallData(), callbacks=stop)
     go(tmp_path, dict(SETTINGS), model=Averages, data=SmallData(), folder=run_of(tmp_path))
     assert_same(run_of(tmp_path / "whole"), run_of(tmp_path))
+
+
+class Counts(OwnModule):
+    """Counts zeros where a fit begins, which differ by level, and batches."""
+
+    zeros = -1
+    batches = 0
+
+    def on_train_start(self) -> None:
+        self.zeros = int((self.head.weight == 0).sum())
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.batches += 1
+        SEEN.append((self.zeros, int((self.head.weight == 0).sum()), self.batches))
+        return super().training_step(batch, batch_idx)
+
+
+SEEN: list[tuple[int, int, int]] = []
+
+
+@pytest.mark.parametrize("stop", [None, 4, 14])
+def test_a_ticket_begins_with_what_its_own_hooks_set_and_goes_on_with_what_training_counted(
+    tmp_path: Path, stop: int | None
+) -> None:
+    settings = {
+        **SETTINGS,
+        "levels": 1,
+        "rewind_step": 10,
+        "rates": {"linear": 0.5, "output": 0.5},
+        "checkpoint_every": 2,
+    }
+    SEEN.clear()
+    if stop is None:
+        go(tmp_path, settings, model=Counts, data=SmallData())
+    else:
+        with pytest.raises(StoppedError):
+            go(tmp_path, settings, model=Counts, data=SmallData(), callbacks=lambda training: [StopAt(stop)])
+        go(tmp_path, settings, model=Counts, data=SmallData(), folder=run_of(tmp_path))
+    assert all(said == zeros for said, zeros, _ in SEEN)
+    ticket = [(zeros, batches) for _, zeros, batches in SEEN if zeros > 20]
+    assert [batches for _, batches in ticket] == list(range(11, 21)), "step 10 of level 0 had counted 10"

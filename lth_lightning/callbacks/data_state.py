@@ -1,5 +1,6 @@
 """What a data module changes in itself while a network trains: no training hands it on to the next one."""
 
+import collections
 import copy
 from typing import Any
 
@@ -27,6 +28,7 @@ class DataState:
     def __init__(self, datamodule: LightningDataModule | None) -> None:
         self._datamodule = None if isinstance(datamodule, TensorDataModule) else datamodule
         self._nodes, self._held = self._read()
+        self._firsts = self._shared()
         self._state: dict[str, Any] | None = None
         if self._datamodule is not None and gives(self._datamodule, "state_dict"):
             self._state = copy.deepcopy(self._datamodule.state_dict())
@@ -42,11 +44,23 @@ class DataState:
                 put(self._datamodule, name, writer.write(node, look(self._datamodule, name)))
             except LostError:
                 continue
+        for name, first in self._firsts.items():
+            put(self._datamodule, name, look(self._datamodule, first))
         for name in now.keys() - self._nodes.keys():
             if not any(opaque_parts(now[name])):
                 delattr(self._datamodule, name)
         if self._datamodule is not None and self._state is not None:
             self._datamodule.load_state_dict(self._state)
+
+    def _shared(self) -> dict[str, str]:
+        """Names of collections that an earlier attribute names, too, and that name."""
+        first: dict[int, str] = {}
+        found = {}
+        for name in self._nodes:
+            value = look(self._datamodule, name)
+            if isinstance(value, (list, dict, set, collections.deque)) and first.setdefault(id(value), name) != name:
+                found[name] = first[id(value)]
+        return found
 
     def _read(self) -> tuple[dict[str, Node], list[Any]]:
         nodes: dict[str, Node] = {}

@@ -72,6 +72,7 @@ class ModuleState:
         self._trainer = trainer
         self._first, self._held = self._glance()
         self._first_grads = self._grads()
+        self._start, self._start_grads = self._first, self._first_grads
         self._begun = self._opaque_parts(self._first)
         self._users: Attributes = {}
         self._saved: Mapping[str, Any] | None = None
@@ -80,7 +81,7 @@ class ModuleState:
         """Note what the user's own hooks have restored of a checkpoint: they know better."""
         now, _ = self._glance()
         reader, parts = Reader(self._known()), dict(self._parts())
-        for part, name in self._changes(now):
+        for part, name in self._changes(now, self._first):
             self._users.setdefault(part, {})[name] = reader.read(look(parts[part], name))
 
     def loaders_made(self) -> None:
@@ -95,15 +96,22 @@ class ModuleState:
         now, held = self._glance()
         self._begun |= self._opaque_parts(now)
         self._held += held
+        if self._saved is None:  # else `restore` has noted it
+            self._start, self._start_grads = now, self._grads()
 
-    def content(self) -> dict[str, Any]:
-        """All that has changed, as plain content; to be called on all ranks, each of which has its own."""
+    def content(self, of_rewind_point: bool = False) -> dict[str, Any]:
+        """All that has changed, as plain content; to be called on all ranks, each of which has its own.
+
+        For another training that goes on from here, a ticket's, what the hooks that begin a fit have set is left out:
+        they set it anew, perhaps by the ticket's mask.
+        """
         now, _ = self._glance()
+        before, grads_before = (self._start, self._start_grads) if of_rewind_point else (self._first, self._first_grads)
         reader, parts = Reader(self._known()), dict(self._parts())
         attributes: Attributes = {}
         dropped: dict[str, list[str]] = {}
         lost: list[str] = []
-        for part, name in self._changes(now):
+        for part, name in self._changes(now, before):
             if name not in now[part]:
                 dropped.setdefault(part, []).append(name)
                 continue
@@ -113,8 +121,9 @@ class ModuleState:
                 new = (o for o in opaque_parts(node) if o[3] == ENDLESS or o[1:] not in self._begun)
                 if (opaque := next(new, None)) is not None:
                     lost.append(_keeps(parts[part], name, opaque[1]))
-        grads = {name: grad for name, grad in self._grads().items() if self._first_grads.get(name) != grad}
+        grads = {name: grad for name, grad in self._grads().items() if grads_before.get(name) != grad}
         own = {"attributes": attributes, "dropped": dropped, "requires_grad": grads, "lost": lost, **self._results()}
+        own["of_rewind_point"] = of_rewind_point
         if self._trainer.world_size == 1:
             return {"ranks": [own]}
         ranks: list[Any] = [None] * self._trainer.world_size
@@ -134,11 +143,13 @@ class ModuleState:
         """
         if self._saved is None:
             return []
-        saved, now = self._saved, self._glance()[0]
+        saved, (now, held) = self._saved, self._glance()
+        self._held += held
+        self._start, self._start_grads = now, self._grads()
         things, device = {name: thing for thing, name in self._things()}, self._trainer.strategy.root_device
         parts = dict(self._parts())
         lost: list[str] = list(saved["lost"])
-        for part, nodes in self._first.items():
+        for part, nodes in () if saved["of_rewind_point"] else self._first.items():
             # A hook that has run again may also have changed what had not changed.
             for name, node in nodes.items():
                 if part in parts and (name not in now[part] or not same(now[part][name], node)):
@@ -153,7 +164,9 @@ class ModuleState:
             for name in names if part in parts else ():
                 vars(parts[part]).pop(name, None)
         for name, parameter in self._trainer.lightning_module.named_parameters():
-            first = self._first_grads.get(name, parameter.requires_grad)
+            first = parameter.requires_grad
+            if not saved["of_rewind_point"]:
+                first = self._first_grads.get(name, first)
             parameter.requires_grad_(saved["requires_grad"].get(name, first))
         self._restore_results(saved)
         return list(dict.fromkeys(lost))
@@ -225,9 +238,10 @@ class ModuleState:
                 held += reader.held
         return found, held
 
-    def _changes(self, now: Attributes) -> Iterator[tuple[str, str]]:
+    @staticmethod
+    def _changes(now: Attributes, before: Attributes) -> Iterator[tuple[str, str]]:
         for part, nodes in now.items():
-            first = self._first.get(part, {})
+            first = before.get(part, {})
             for name in {**first, **nodes}:
                 if name not in nodes or name not in first or not same(first[name], nodes[name]):
                     yield part, name

@@ -541,7 +541,7 @@ class PruningLoop(Callback):
         training = self._training
         assert training is not None
         path = training.replicate_folder / REWIND
-        checkpoint = {**own_checkpoint(trainer), CHANGED: self._module_state.content()}
+        checkpoint = {**own_checkpoint(trainer), CHANGED: self._module_state.content(of_rewind_point=True)}
         if trainer.is_global_zero:
             checkpoint = plain_copy(path, checkpoint)
             # Not the checkpoint's, which the module and callbacks may have changed.
