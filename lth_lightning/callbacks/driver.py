@@ -148,6 +148,7 @@ class Driver:
             self.maker.check_rewind_step(self.steps)
         self.remarks += checks.told_of_others(model, self.schedule)
         self.remarks += checks.told_of_copies(model, self.schedule)
+        self.remarks += checks.told_of_grid(self.schedule, loop.grid)
         fresh = partial(fresh_model, self.make_model, self.seed, 0) if fetch and trainers.is_rank_zero() else None
         self.remarks += checks.told_of_verdict(model, data, trainer, fresh, self.seed)
         self.remarks += checks.told_of_train_accuracy(loop, data)
