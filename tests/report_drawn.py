@@ -19,7 +19,7 @@ Point = tuple[float, float, float, float]
 
 def lines_of(*folders: Path) -> list[Line]:
     """As `lth report` makes them of these folders."""
-    found = find(folders)
+    found = find(folders, [])
     runs = [read(folder, name) for folder, name in zip(found, names(found), strict=True)]
     for run in runs:
         add_curves(run)

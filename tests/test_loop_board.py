@@ -4,9 +4,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from loop_helpers import go
+import pytest
+from loop_helpers import OwnModule, SmallData, go, tiny
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lth_lightning.data import Digits
 
 
 def points(folder: Path, tag: str) -> list[Any]:
@@ -31,8 +36,26 @@ def test_each_training_has_its_row_of_hyperparameters(tmp_path: Path) -> None:
         assert points(folder, "level/final_test_acc") == [level]
 
 
-def test_the_layout_charts_the_tags_that_there_are(tmp_path: Path) -> None:
-    go(tmp_path, {"levels": 1, "test_curve": True}, steps=2)
+class Slashed(OwnModule):
+    """Logs as many templates do: `val/loss`, and by step and by epoch, which makes `val/acc_epoch`."""
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.log("train/loss", loss, on_step=True, on_epoch=True)
+        return loss
+
+    def _evaluate(self, name: str, batch: list[Tensor]) -> None:
+        logits = self(batch[0])
+        self.log(f"{name}/loss", cross_entropy(logits, batch[1]))
+        self.log(f"{name}/acc", (logits.argmax(1) == batch[1]).float().mean(), on_step=True, on_epoch=True)
+
+
+@pytest.mark.parametrize(("test_curve", "model", "data"), [
+    (True, tiny, Digits), (False, tiny, Digits), (False, Slashed, SmallData),
+])  # fmt: skip
+def test_the_layout_charts_the_tags_that_there_are(tmp_path: Path, test_curve: bool, model: Any, data: Any) -> None:
+    loop = {"levels": 1, "test_curve": test_curve, "evaluate_every": 2, "rates": {"linear": 0.2, "output": 0.1}}
+    go(tmp_path, loop, steps=4, model=model, data=data(), log_every_n_steps=1)
     run = tmp_path / "run" / "version_0"
     line = run / "summary" / "replicate_0" / "ticket"
     (event,) = EventAccumulator(str(line)).Reload().Tensors("custom_scalars__config__")
@@ -43,7 +66,7 @@ def test_the_layout_charts_the_tags_that_there_are(tmp_path: Path) -> None:
         for tag in EventAccumulator(str(folder)).Reload().Tags()["scalars"]
     }
     charts = [chart for category in layout.category for chart in category.chart]
-    assert len(charts) == 8
+    assert len(charts) == 7 + test_curve
     for chart in charts:
         (pattern,) = chart.multiline.tag
-        assert [tag for tag in tags if re.fullmatch(pattern, tag)], chart.title
+        assert [tag for tag in tags if re.fullmatch(pattern, tag)], (chart.title, tags)

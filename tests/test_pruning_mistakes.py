@@ -39,7 +39,9 @@ def small() -> nn.Module:
         ({"grid": [0.5, 1.0], "one_shot": True}, ["1.0", "below 1"]),
         ({"grid": [0.0], "one_shot": True}, ["0.0", "above 0"]),
         ({"grid": [50], "one_shot": True}, ["50", "fractions of 1"]),
-        ({"grid": [0.5, 0.99], "one_shot": True}, ["Level 2", "nothing", "'0.weight'", "40 weights", "grid"]),
+        ({"grid": [0.99, 0.5], "one_shot": True}, ["Level 1", "nothing", "'0.weight'", "40 weights", "grid"]),
+        ({"grid": [0.8, 0.5, 0.7], "one_shot": True}, ["0.7 after 0.5", "falling"]),
+        ({"grid": [0.5, 0.5], "one_shot": True}, ["0.5 after 0.5", "falling"]),
         ({"grid": [0.5, 0.01], "one_shot": True}, ["Level 2", "everything", "'0.weight'", "grid"]),
     ],
 )

@@ -101,6 +101,7 @@ def test_the_reader_may_choose_place_densities_and_steps(run: Path, tmp_path: Pa
     html = (out / "report.html").read_text()
     assert "64.1%" in html
     assert "1,400" in html
+    assert "/<wbr>version_0</h1>" in html, "a narrow page breaks the title before the version and not within it"
 
 
 def test_a_real_run_with_weights_has_all_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

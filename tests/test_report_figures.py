@@ -409,3 +409,27 @@ def test_two_runs_of_one_arm_and_more_runs_have_a_colour_each(tmp_path):
             write_run(tmp_path / f"{number}/{name}/version_0", levels=range(3))
         folders = sorted((tmp_path / str(number)).glob("*/version_0"))
         assert len({line.colour for line in lines_of(*folders)}) == len(folders)
+
+
+def test_lines_of_one_run_have_marks_of_their_own_where_colours_are_the_runs(tmp_path):
+    for name in "abc":
+        write_run(tmp_path / name / "version_0", levels=[0, 1], controls={"random_reinit": [1]}, curves=False)
+    found = lines_of(tmp_path)
+    looks = {(line.run.name, line.arm): (line.colour, line.marker) for line in found}
+    assert len(set(looks.values())) == len(looks) == 6
+
+
+@pytest.mark.parametrize("levels", [range(2), [1]], ids=["curves", "points"])
+def test_ticks_of_equal_numbers_are_whole_steps_and_no_accuracy_above_100(tmp_path, levels):
+    def equal(record):
+        record.early_stop_step, record.early_stop_train_acc = 60, 1.0
+
+    folder = tmp_path / "version_0"
+    write_run(folder, levels=levels, curves=False, change=equal)
+    picture = drawn(early_stop.draw(lines_of(folder), Choice()))
+    picture.figure.canvas.draw()
+    steps, _, accuracy = ((a.yaxis if len(levels) > 1 else a.xaxis) for a in picture.figure.axes)
+    assert [tick for tick in steps.get_majorticklocs() if tick % 1] == []
+    labels = [float(label.get_text()) for label in accuracy.get_majorticklabels()]
+    assert labels == sorted(set(labels))
+    assert 95 < max(labels) <= 100

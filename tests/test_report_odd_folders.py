@@ -191,6 +191,19 @@ def test_words_that_are_no_numbers_are_told_as_what_they_should_be(
     assert "invalid _" not in error
 
 
+@pytest.mark.parametrize(("words", "said"), [
+    (["--densities", "0.2"], "No level has 0.2% of the weights; the nearest has 51.2%. Percent are expected: 20 for 20%."),  # noqa: E501
+    (["--densities", "100,30"], "No level has 30% of the weights; the nearest has 51.2%."),
+    (["--steps", "9000"], "No training was evaluated near step 9,000; the last evaluation is that of step 2,000."),
+])  # fmt: skip
+def test_what_is_asked_for_and_not_there_is_told_before_anything_is_written(
+    run: Path, tmp_path: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(run), "--out", str(tmp_path / "out"), *words]) == 2
+    assert capsys.readouterr().err == f"lth: {said}\n"
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "plan",
     [

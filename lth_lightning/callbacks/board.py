@@ -5,10 +5,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from lth_lightning.callbacks.metrics import forms
 from lth_lightning.results.record import Record
 from lth_lightning.results.training import TICKET, Training
 
@@ -22,25 +24,36 @@ METRICS = (
     "final_train_acc",
 )
 
-LAYOUT = {
-    "Levels (x: level). Empty? Filter the runs at the left by: summary": {
-        "early-stop step": ["Multiline", ["^level/early_stop_step$"]],
-        "test accuracy at early stop": ["Multiline", ["^level/early_stop_test_acc$"]],
-        "test accuracy at the end": ["Multiline", ["^level/final_test_acc$"]],
-        "density": ["Multiline", ["^level/density$"]],
-    },
-    "Curves (x: optimizer steps). Empty? Filter the runs at the left by: replicate_0/ticket": {
-        "validation loss": ["Multiline", ["^val_loss$"]],
-        "validation accuracy": ["Multiline", ["^val_acc$"]],
-        "test accuracy": ["Multiline", ["^test_acc$"]],
-        "training loss": ["Multiline", ["^train_loss$"]],
-    },
+LEVELS = {
+    "early-stop step": "early_stop_step",
+    "test accuracy at early stop": "early_stop_test_acc",
+    "test accuracy at the end": "final_test_acc",
+    "density": "density",
 }
-"""Charts that overlay all selected runs, by their tags: the paper's Fig. 4 above, its Fig. 3 and 11 below.
+CURVES = {"validation loss": "val_loss", "validation accuracy": "val_acc", "training loss": "train_loss"}
+TEST_CURVES = {"test accuracy": "test_acc"}
 
-TensorBoard selects no run at all where there are more than 40, as in most of ours, and opens this tab empty. It selects
-all that its filter leaves, if these are no more than 40, so the titles say what to filter by.
-"""
+
+def layout(test_curve: bool) -> dict[str, dict[str, list[Any]]]:
+    """Charts that overlay all selected runs, by their tags: the paper's Fig. 4 above, its Fig. 3 and 11 below.
+
+    A chart of test accuracy where the run has such a curve (`test_curve`).
+
+    TensorBoard selects no run at all where there are more than 40, as in most of ours, and opens this tab empty. It
+    selects all that its filter leaves, if these are no more than 40, so the titles say what to filter by.
+    """
+    curves = CURVES | (TEST_CURVES if test_curve else {})
+    return {
+        "Levels (x: level). Empty? Filter the runs at the left by: summary": {
+            title: ["Multiline", [f"^level/{name}$"]] for title, name in LEVELS.items()
+        },
+        "Curves (x: optimizer steps). Empty? Filter the runs at the left by: replicate_0/ticket": {
+            # However the module logs it. TensorBoard draws every tag that matches.
+            title: ["Multiline", [f"^({'|'.join(forms(name))})$"]]
+            for title, name in curves.items()
+        },
+    }
+
 
 _SUFFIX = ".hparams"
 
@@ -52,13 +65,13 @@ class SummaryBoard:
     names, which is not that of their making within a second, and draws a line in the order it reads.
     """
 
-    def __init__(self, run: Path, records: Sequence[Record]) -> None:
+    def __init__(self, run: Path, records: Sequence[Record], test_curve: bool) -> None:
         self._folder = run / "summary"
         self._writers: dict[Path, SummaryWriter] = {}
         if self._folder.exists():
             shutil.rmtree(self._folder)
-        # In the line that every run has, lest the layout be a line of its own without points.
-        self._writer(Training(0, TICKET, 0, 0, Path())).add_custom_scalars(LAYOUT)
+        # In the line that every run has: in a line of its own the layout would be one without points.
+        self._writer(Training(0, TICKET, 0, 0, Path())).add_custom_scalars(layout(test_curve))
         for record in records:
             self.add(record)
 

@@ -4,7 +4,7 @@ Each raises UserError. Those that return lines instead say what a run will lack,
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -200,6 +200,22 @@ def told_of_others(model: LightningModule, schedule: Schedule) -> list[str]:
         f"Neither pruned nor counted, since they are no Linear or Conv layer's: {number:,} weights ({shown}). "
         f"Densities are of the other {schedule.total:,}."
     ]
+
+
+def told_of_grid(schedule: Schedule, grid: Sequence[float] | None) -> list[str]:
+    """A line where a level's density is not that of the grid, which is of the layers with the largest rate."""
+    fastest = max(pool.rate for pool in schedule.pools)
+    members = {name for pool in schedule.pools if pool.rate == fastest for name in pool.members}
+    kinds = sorted({layer.kind for layer in schedule.layers if layer.name in members})
+    less = "" if len(members) == len(schedule.layers) and not schedule.unpruned else ", and others lose less"
+    for level, wanted in enumerate(grid or (), start=1):
+        density = schedule.density(level)
+        if f"{density:.1%}" != f"{wanted:.1%}":
+            return [
+                f"Level {level} has {density:.1%} of all weights: the grid's {wanted:g} is what is left of level 0's "
+                f"{' and '.join(kinds)} layers{less}."
+            ]
+    return []
 
 
 def told_of_copies(model: LightningModule, schedule: Schedule) -> list[str]:

@@ -150,6 +150,7 @@ class Driver:
             self.maker.check_rewind_step(self.steps)
         self.remarks += checks.told_of_others(model, self.schedule)
         self.remarks += checks.told_of_copies(model, self.schedule)
+        self.remarks += checks.told_of_grid(self.schedule, loop.grid)
         fresh = partial(fresh_model, self.make_model, self.seed, 0) if fetch and trainers.is_rank_zero() else None
         self.remarks += checks.told_of_verdict(model, data, trainer, fresh, self.seed)
         self.remarks += checks.told_of_train_accuracy(loop, data)
@@ -223,7 +224,7 @@ class Driver:
         if not trainers.is_rank_zero():
             return
         if self.maker.logs:
-            self._board = SummaryBoard(self.folder, self._table())
+            self._board = SummaryBoard(self.folder, self._table(), self.loop.test_curve)
         self.display.note(f"run: {self.folder}")
         for remark in self.remarks:
             self.display.tell(remark)

@@ -71,7 +71,8 @@ class PruningLoop(Callback):
         exclude: name patterns of layers that are never pruned, such as `*shortcut*`.
         score: which weights go.
         one_shot: cut every level from level 0's trained weights (LTH Fig. 4) instead of from the level before.
-        grid: for one-shot, the densities of levels 1, 2, …; without it, those of iterative pruning.
+        grid: for one-shot, the falling densities of levels 1, 2, …; without it, those of iterative pruning. They are
+            those of the layers with the largest rate; one with half that rate loses half the fraction (LTH app. G.4).
         rewind_step: the step k that survivors go back to; 0 is the initialization. Level 0 trains from step 0, the
             others from k (arXiv 1903.01611).
         retrain: what a pruned network is trained from: Rewind, LearningRateRewind or FineTune.

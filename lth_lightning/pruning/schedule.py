@@ -62,8 +62,8 @@ class Schedule:
             scope: `layer` or `global` pools.
             exclude: name patterns of layers that are never pruned.
             one_shot: every level is cut from level 0's trained weights (LTH Fig. 4).
-            grid: for one-shot, the density of the fastest-pruned layers at levels 1, 2, …; a layer at half the rate
-                loses half the fraction (LTH app. G.4). Without it, the levels have the iterative counts.
+            grid: for one-shot, falling densities of the fastest-pruned layers at levels 1, 2, …; a layer at half the
+                rate loses half the fraction (LTH app. G.4). Without it, the levels have the iterative counts.
             start: the mask of level 0, where it is not dense.
 
         Raises:
@@ -272,6 +272,8 @@ def _grid_counts(pools: Sequence[Pool], first: tuple[int, ...], grid: Sequence[f
     for level, density in enumerate(grid, start=1):
         if not 0 < density < 1:
             raise UserError(f"The grid holds {density}: its densities are fractions of 1, above 0 and below 1.")
+        if level > 1 and density >= grid[level - 2]:
+            raise UserError(f"The grid has {density} after {grid[level - 2]}: give falling densities.")
         counts = []
         for pool, size in zip(pools, first, strict=True):
             left = size - round((1 - density) * pool.rate / fastest * size)

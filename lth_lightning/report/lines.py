@@ -30,7 +30,7 @@ DASHES = ("-", "--", ":", "-.")
 class Line:
     """An arm of a run.
 
-    Colour, dash and marker stay the same in all figures of a report, and tell lines apart without the colour too.
+    Colour, dash and marker stay the same in all figures of a report, and tell arms apart without the colour too.
 
     Attributes:
         label: names it anywhere: `lr=0.1: ticket`.
@@ -101,8 +101,9 @@ def lines(runs: Sequence[Run]) -> list[Line]:
     """All lines of the report, in the order of the runs, the tickets first.
 
     An arm has the same colour in every report of one or two runs; the second run's lines are dashed, their marks hollow
-    (LTH Fig. 4 and 14). More runs, or two of a single arm: a colour for each run, a dash for each arm (Fig. 5); of more
-    runs than there are colours, shades in their order (a sweep's values).
+    (LTH Fig. 4 and 14). More runs, or two of a single arm: a colour for each run, a dash and a mark for each arm
+    (Fig. 5), or a mark for each run where there is one arm; of more runs than there are colours, shades in their order
+    (a sweep's values).
     """
     arms = sorted({arm for run in runs for arm in run.arms}, key=arm_order)
     colours = arm_colours(arms)
@@ -113,7 +114,7 @@ def lines(runs: Sequence[Run]) -> list[Line]:
         for arm in run.arms:
             index = arms.index(arm)
             dash = DASHES[number if by_arm and len(runs) > 1 else min(index, len(DASHES) - 1)]
-            place = index if by_arm else number
+            place = number if len(arms) == 1 else index
             label = named(arm) if len(runs) == 1 else f"{run.name}: {named(arm)}"
             entry = label
             if varied:

@@ -105,8 +105,8 @@ def render(page: Page, svgs: Mapping[str, str]) -> str:
 
 
 def _breakable(text: str) -> Markup:
-    """Paths and settings may be broken between their parts."""
-    return Markup(re.sub(r"([/_=,])(?=.)", r"\1<wbr>", str(escape(text))))
+    """Paths and settings may be broken between their parts, but `version_0` not before its number."""
+    return Markup(re.sub(r"([/=,]|_(?!\d))(?=.)", r"\1<wbr>", str(escape(text))))
 
 
 def _shared(runs: Sequence[RunFacts]) -> list[tuple[str, str]]:

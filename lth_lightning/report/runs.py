@@ -23,6 +23,8 @@ KEYS = ["replicate", "arm", "trial", "level"]
 """Columns of a table or of curves that say which training a row is of."""
 
 
+_NO_CURVES = pd.DataFrame(columns=[*KEYS, "step"])
+
 FIRST = (TICKET, "random_reinit")
 """The arms that the paper's figures have throughout."""
 
@@ -56,7 +58,7 @@ class Run:
     name: str
     config: dict[str, Any]
     records: list[Record]
-    curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*KEYS, "step"]))
+    curves: pd.DataFrame = field(default_factory=lambda: _NO_CURVES)
     unfinished: dict[str, int] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)

@@ -131,9 +131,29 @@ def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> N
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def few_ticks(axis: Axis) -> None:
-    """So few ticks that long ones, such as -0.0025, do not run into one another."""
-    axis.set_major_locator(MaxNLocator(4))
+class _UpTo100(MaxNLocator):
+    """Round numbers of percent, none above 100: there is no accuracy of 100.25%, though an axis needs room up there."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        ticks: Any = super().tick_values(vmin, vmax)
+        return ticks[ticks <= 100]
+
+
+def few_ticks(axis: Axis, is_percent: bool = False, is_count: bool = False) -> None:
+    """So few ticks that long ones, such as -0.0025, do not run into one another; `is_percent`: none above 100.
+
+    `is_count`: whole numbers.
+    """
+    _tick(axis, 4, is_percent, is_count)
+
+
+def _tick(axis: Axis, most: int, is_percent: bool, is_count: bool) -> None:
+    axis.set_major_locator(_UpTo100(most) if is_percent else MaxNLocator(most, integer=is_count))
+    low, high = axis.get_view_interval()
+    if is_percent and low < 100 < high:
+        # As little room as marks need.
+        limit = axis.axes.set_ylim if axis is axis.axes.yaxis else axis.axes.set_xlim
+        limit(low, min(high, 100 + 0.05 * (100 - low)))
 
 
 def short(number: float) -> str:
@@ -150,20 +170,20 @@ def _descend(axes: Axes, values: "np.ndarray[Any, np.dtype[np.float64]]") -> Non
     axes.set_xlim(values[-1] * room, values[0] / room)
 
 
-def named(axes: Axes, label: str) -> None:
-    """Name y, in two rows where one is higher than a panel."""
+def named(axes: Axes, label: str, is_percent: bool = False, is_count: bool = False) -> None:
+    """Name y, in two rows where one is higher than a panel; its ticks are those of `few_ticks`, but more."""
     if len(label) > _HIGH:
         spaces = [place for place, letter in enumerate(label) if letter == " "]
         middle = min(spaces, key=lambda place: abs(place - len(label) / 2))
         label = f"{label[:middle]}\n{label[middle + 1 :]}"
     axes.set_ylabel(label)
-    axes.yaxis.set_major_locator(MaxNLocator(6))
+    _tick(axes.yaxis, 6, is_percent, is_count)
 
 
 def step_axis(axes: Axes) -> None:
     axes.set_xlabel("optimizer step")
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
 def legend_rows(labels: Sequence[str], wide: float) -> tuple[list[str], int, float]:

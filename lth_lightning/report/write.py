@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from lth_lightning import __version__
 from lth_lightning.errors import UserError
 from lth_lightning.files import write_bytes, write_text
-from lth_lightning.report import folders, layers_left
+from lth_lightning.report import asked, folders, layers_left
 from lth_lightning.report.curves import add_curves
 from lth_lightning.report.facts import facts
 from lth_lightning.report.figure import Choice, Picture
@@ -56,10 +56,6 @@ def write(paths: Sequence[Path], out: Path | None, choice: Choice, console: Cons
     """
     found, problems = _find(paths)
     out = out or _shared(found) / "report"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}): choose another folder with --out.") from None
     bar = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*bar, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("reading", total=sum(len(training_folders(folder, [])) for folder in found))
@@ -69,6 +65,8 @@ def write(paths: Sequence[Path], out: Path | None, choice: Choice, console: Cons
         runs = pool(runs)
         drawn = lines(runs)
         pictures, svgs = [], {}
+        asked.check(drawn, choice)
+        _make(out)
         task = progress.add_task("drawing", total=len(ALL))
         with styled():
             for draw in ALL:
@@ -134,6 +132,13 @@ def _find(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     if not found:
         raise UserError(problems[0])
     return folders.find(found, problems), problems
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}): choose another folder with --out.") from None
 
 
 def _save(picture: Picture, out: Path) -> str:

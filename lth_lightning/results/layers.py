@@ -57,7 +57,7 @@ def layers_table(run: Path, records: Sequence[Record], columns: int = 10) -> lis
     levels = sorted(counts)
     for begin in range(0, len(levels), columns):
         part = levels[begin : begin + columns]
-        title = "Density of each layer by level, in %; the mean over replicates" if begin == 0 else None
+        title = "Density of each layer (%)" if begin == 0 else None
         table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column("layer", no_wrap=True)
         for name in ("weights", *map(str, part)):

@@ -5,7 +5,7 @@ import io
 import json
 import math
 import zlib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Write the training's result.json."""
-        content = asdict(self)
+        content = vars(self)
         write_text(folder / RESULT, json.dumps({**content, CHECKSUM: _checksum(content)}, indent=1) + "\n")
 
     @classmethod
@@ -64,25 +64,25 @@ class Record:
         try:
             content: dict[str, Any] = json.loads(path.read_bytes().decode())
             record = cls(**{key: content[key] for key in COLUMNS})
-            whole = record.is_possible and content.get(CHECKSUM, _checksum(asdict(record))) == _checksum(asdict(record))
+            whole = record.is_possible and (CHECKSUM not in content or content[CHECKSUM] == _checksum(vars(record)))
         except OSError as error:
             raise UserError(unreadable(path, error)) from None
         except (ValueError, KeyError, TypeError, RecursionError):
             whole = False
         if not whole:
             raise UserError(f"{path} is damaged: delete it, and --resume will train that level again.")
-        check_place(path, asdict(record))
+        check_place(path, vars(record))
         return record
 
     @property
     def is_possible(self) -> bool:
         """Whether a training can have such a result: every value of its type, every count and density in its range."""
-        counts = [getattr(self, name) for name in _INTEGERS if name != "early_stop_step"]
+        counts = [getattr(self, name) for name in _COUNTS]
         if not all(type(count) is int and count >= 0 for count in counts):
             return False
         if not (type(self.arm) is str and self.arm and self.status in (OK, DIVERGED)):
             return False
-        numbers = [getattr(self, name) for name in COLUMNS if name.startswith(("early_stop", "final", "seconds"))]
+        numbers = [getattr(self, name) for name in _MEASURED]
         if not all(number is None or type(number) in (int, float) for number in numbers):
             return False
         if self.early_stop_step is not None and not (type(self.early_stop_step) is int and self.early_stop_step >= 0):
@@ -158,7 +158,9 @@ def read_table(path: Path) -> tuple[list[Record], str | None]:
     return records, wrong
 
 
-_INTEGERS = ("replicate", "trial", "level", "weights", "weights_remaining", "steps", "early_stop_step")
+_COUNTS = ("replicate", "trial", "level", "weights", "weights_remaining", "steps")
+_INTEGERS = (*_COUNTS, "early_stop_step")
+_MEASURED = tuple(name for name in COLUMNS if name.startswith(("early_stop", "final", "seconds")))
 
 
 def _parse(name: str, cell: str) -> Any:
@@ -166,7 +168,7 @@ def _parse(name: str, cell: str) -> Any:
         if not cell:
             raise ValueError
         return cell
-    if not cell and name.startswith(("early_stop", "final", "seconds")):
+    if not cell and name in _MEASURED:
         return None
     return int(cell) if name in _INTEGERS else float(cell)
 
@@ -176,5 +178,5 @@ def write_table(run: Path, records: list[Record]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(record) for record in records)
+    writer.writerows(vars(record) for record in records)
     write_text(run / TABLE, text.getvalue(), make_folder=False)

@@ -110,7 +110,7 @@ def draw(blocks: Sequence[Block], label: str, lower_is_better: bool) -> Figure:
             style.step_axis(axes)
             axes.set_ylim(*limits)
             axes.set_xlim(0, block.until)
-            style.named(axes, label)
+            style.named(axes, label, not lower_is_better)
             axes.legend(
                 title=textwrap.fill(panel.title, LETTERS),
                 alignment="left",

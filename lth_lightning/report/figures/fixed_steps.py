@@ -82,6 +82,14 @@ def accuracy(lines: Sequence[Line]) -> str | None:
     return None
 
 
+def absent(lines: Sequence[Line], choice: Choice) -> list[int]:
+    """Of the steps that the reader asked for, those near which no curve has an evaluation, where there are curves."""
+    quantity = accuracy(lines)
+    if quantity is None:
+        return []
+    return [step for step in choice.steps if all(_at(line, quantity, step).empty for line in lines)]
+
+
 def _wanted(lines: Sequence[Line], quantity: str, choice: Choice) -> list[float]:
     if choice.steps:
         return [float(step) for step in choice.steps]

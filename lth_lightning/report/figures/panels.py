@@ -119,7 +119,7 @@ def _finish(axes: Axes, panel: Panel, axis: Axis) -> list[str]:
         style.weights_axis(axes, together.weights)
     else:
         style.linear_axis(axes)
-    style.named(axes, panel.label)
+    style.named(axes, panel.label, panel.unit == "%", not panel.unit)
     axes.set_title(panel.title)
     return count_axis(axes, panel)
 

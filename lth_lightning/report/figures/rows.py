@@ -43,7 +43,7 @@ def draw(lines: Sequence[Line], panels: Sequence[Panel]) -> tuple[Figure, list[s
         axes.set_ylim(places[-1] - ROW, 0)
         axes.set_xlabel(panel.label)
         axes.set_title(panel.title)
-        style.few_ticks(axes.xaxis)
+        style.few_ticks(axes.xaxis, panel.unit == "%", not panel.unit)
         found += count_axis(axes, panel, "x")
     return figure, found
 
