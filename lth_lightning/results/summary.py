@@ -37,6 +37,8 @@ class Point:
     early_stop_step: Spread | None
     early_stop_test_acc: Spread | None
     final_test_acc: Spread | None
+    early_stop_test_loss: Spread | None = None
+    final_test_loss: Spread | None = None
 
 
 def summarize(records: Sequence[Record]) -> list[Point]:
@@ -58,9 +60,16 @@ def summarize(records: Sequence[Record]) -> list[Point]:
                 early_stop_step=Spread.of(record.early_stop_step for record in ok),
                 early_stop_test_acc=Spread.of(record.early_stop_test_acc for record in ok),
                 final_test_acc=Spread.of(record.final_test_acc for record in ok),
+                early_stop_test_loss=Spread.of(record.early_stop_test_loss for record in ok),
+                final_test_loss=Spread.of(record.final_test_loss for record in ok),
             )
         )
     return points
+
+
+def has_accuracy(points: Sequence[Point]) -> bool:
+    """Whether a test accuracy is known of any; a module of a regression logs none."""
+    return any(point.early_stop_test_acc or point.final_test_acc for point in points)
 
 
 def winning_levels(points: Sequence[Point]) -> list[Point] | None:
@@ -100,6 +109,8 @@ def sentences(records: Sequence[Record], trains_on: bool = False) -> list[str]:
     basis = (
         f"the mean of {replicates} replicates" if replicates > 1 else "a single replicate, so chance is not excluded"
     )
+    if not has_accuracy(points) and any(point.final_test_loss for point in points):
+        return ["No verdict: winning is judged by test accuracy (test_acc), which this module does not log."]
     if any(point.falling and point.arm == TICKET and point.density == 1 for point in points):
         return [
             "No verdict: the dense network's validation loss was lowest at its last evaluation, so there is no early "
