@@ -52,11 +52,11 @@ def _wrong(start: object, ticket: Start) -> str | None:
             if not isinstance(value, Tensor):
                 continue
             if not isinstance(given.get(name), Tensor):
-                return f"a Start whose {what} holds no tensor '{name}'"
+                return f"a Start without a tensor '{name}' in its {what}"
             if given[name].shape != value.shape:
-                return f"a Start whose {what} gives '{name}' the shape {(*given[name].shape,)}, not {(*value.shape,)}"
+                return f"a Start with '{name}' of shape {(*given[name].shape,)} in its {what}, not of {(*value.shape,)}"
     if other := next((name for name in ticket.mask if start.mask[name].dtype != torch.bool), None):
-        return f"a Start whose mask of '{other}' is of {start.mask[other].dtype}, not of torch.bool"
+        return f"a Start with '{other}' of {start.mask[other].dtype} in its mask, not of torch.bool"
     for what, number in (("step", start.step), ("steps", 0 if start.steps is None else start.steps)):
         if type(number) is not int or number < 0:
             return f"a Start whose {what} is {number!r}, not a whole number of 0 or more"

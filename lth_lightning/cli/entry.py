@@ -44,6 +44,7 @@ def main(args: Sequence[str] | None = None) -> int:
         raise Terminated
 
     words = list(sys.argv[1:] if args is None else args)
+    resume.begin()
     before, threads = signal.signal(signal.SIGTERM, on_sigterm), torch.get_num_threads()
     try:
         with quiet():
