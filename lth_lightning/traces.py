@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from lth_lightning.errors import UserError
+
 VARIABLE = "LTH_TRACEBACK"
 """An environment variable; `full` has the command leave tracebacks whole."""
 
@@ -34,8 +36,9 @@ def during(what: object) -> Iterator[None]:
 
 
 def add_work(error: BaseException, what: object) -> None:
-    """Note that `error` arose while `what` was done."""
-    error.add_note(f"{_HAPPENED}{what}.")
+    """Note that `error` arose while `what` was done; a user's mistake says all that there is to say."""
+    if not isinstance(error, UserError):
+        error.add_note(f"{_HAPPENED}{what}.")
 
 
 def works(error: BaseException) -> list[str]:

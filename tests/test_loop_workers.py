@@ -463,7 +463,7 @@ def test_ctrl_c_is_no_business_of_a_workers(tmp_path: Path) -> None:
     ("what", "kind", "message"),
     [
         (is_the_users_mistake, UserError, "^Mend this and that.$"),
-        (breaks, ValueError, "^theirs$"),
+        (breaks, ValueError, r"^theirs\nThis happened in replicate \d ticket level 0\.$"),
         (breaks_with_an_exception_of_three_parts, Exception, "ThreePartsError: theirs"),
         (breaks_with_a_local_exception, Exception, "LocalError: theirs"),
         (breaks_with_a_tensor, ValueError, "theirs"),
