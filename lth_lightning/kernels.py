@@ -27,6 +27,7 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         or not is_onednn_faster()
         or features.dim() != 2
         or bias is None
+        or (*features.shape[1:], *bias.shape) != tuple(reversed(weight.shape))  # torch says what does not fit
         or len(features) * weight.numel() < SMALL
         or any(t.dtype is not torch.float32 or t.device.type != "cpu" for t in (features, weight, bias))
         or torch.is_autocast_enabled("cpu")

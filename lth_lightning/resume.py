@@ -83,13 +83,18 @@ def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
 _begun: list[Path] = []
 
 
+def begin() -> None:
+    """A command begins, which has begun no run yet."""
+    _begun.clear()
+
+
 def remember(folder: Path) -> None:
     """A run began in `folder`."""
     _begun.append(folder)
 
 
 def advice(folder: Path | None = None) -> str:
-    """The line that resumes the run in `folder`, or the one that this process began last."""
+    """The line that resumes the run in `folder`, or the one that this command began last."""
     folder = folder or (_begun[-1] if _begun else None)
     if folder is None:
         return "Nothing was begun."

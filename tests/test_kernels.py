@@ -131,3 +131,15 @@ def test_torchs_other_ways_to_differentiate_and_export_work(calls: list[tuple[in
         return exported(images)
 
     torch.testing.assert_close(through(ours), through(plain), rtol=1e-4, atol=1e-5)
+
+
+@needs_onednn
+def test_sizes_that_do_not_fit_are_told_by_torch(calls: list[tuple[int, ...]]) -> None:
+    plain, ours = layers()
+    wrong = torch.randn(60, 700)
+    with pytest.raises(RuntimeError) as expected:
+        plain(wrong)
+    with pytest.raises(RuntimeError) as found:
+        ours(wrong)
+    assert str(found.value) == str(expected.value)
+    assert calls == []

@@ -10,6 +10,7 @@ import pytest
 from report_runs import write_run
 
 from lth_lightning.cli import main as fit
+from lth_lightning.report import write
 from lth_lightning.report.command import main
 from lth_lightning.report.figures import NAMES
 from lth_lightning.results.record import Record
@@ -245,3 +246,19 @@ def test_a_folder_with_nothing_but_a_table_is_enough(tmp_path: Path) -> None:
     (folder / CONFIG).unlink()
     assert main(["report", str(folder)]) == 0
     assert (folder / "report" / "early_stop.png").exists()
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_ctrl_c_leaves_no_empty_folder_behind(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], was_there: bool
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(write, "add_curves", interrupted)
+    out = tmp_path / "deep" / "out"
+    if was_there:
+        out.mkdir(parents=True)
+    assert main(["report", str(run), "--out", str(out)]) == 130
+    assert capsys.readouterr().err == "\nStopped.\n"
+    assert out.exists() == out.parent.exists() == was_there

@@ -155,6 +155,8 @@ def test_a_run_without_results(tmp_path: Path, capsys: pytest.CaptureFixture[str
     run = tmp_path / "a" / "version_0"
     run.mkdir(parents=True)
     (run / "config.yaml").write_text("seed_everything: 0\n")
+    (row,) = plain(tmp_path, capsys)
+    assert list(row.values())[1:-1] == ["not begun", "0", "0", "-", "-", "-"]
     plan(run, 2, ticket=range(3))
     (row,) = plain(tmp_path, capsys)
     assert list(row.values())[1:-1] == ["empty", "0/6", "0/2", "-/2", "-", "-"]
@@ -298,7 +300,7 @@ def test_ctrl_c_ends_it_quietly(
     write_run(tmp_path / "a" / "version_0", replicates=1, levels=[0], curves=False)
     monkeypatch.setattr(listing, "read", interrupted)
     assert main(["ls", str(tmp_path)]) == 130
-    assert "Traceback" not in capsys.readouterr().err
+    assert capsys.readouterr().err == "\nStopped.\n"
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Means, ranges, winning tickets and the sentences about them, against numbers worked out by hand."""
 
 import io
+from dataclasses import replace
 from math import inf
 
 import numpy as np
@@ -366,3 +367,19 @@ def test_a_ticket_on_other_data_is_compared_with_its_controls_though_there_is_no
         "No verdict: it needs a dense level 0, a pruned level, and val_loss and test_acc of both. At level 0 (20.0%) "
         "random_mask stops early at 1.50 times the ticket's step, and the ticket is 1.00 points more accurate."
     )
+
+
+def test_without_any_accuracy_the_table_shows_losses_and_no_ticket_is_judged():
+    records = [
+        replace(record(level, acc=None), early_stop_test_loss=0.25 + level, final_test_loss=0.5) for level in (0, 1)
+    ]
+    console = Console(file=io.StringIO(), width=120)
+    console.print(results_table(records))
+    text = console.file.getvalue()
+    assert "winning" not in text
+    assert "test acc" not in text
+    assert "early-stop step test loss there test loss at the end" in " ".join(text.split())
+    assert "0 100.0% ticket 1 1000 0.2500 0.5000 1 80.0% ticket 1 1000 1.2500 0.5000" in " ".join(text.split())
+    judged = "No verdict: winning is judged by test accuracy (test_acc), which this module does not log."
+    assert verdict(records) == judged
+    assert verdict([*records, record(2)]) != judged

@@ -14,18 +14,22 @@ from torch import Tensor
 
 from lth_lightning.callbacks import limits
 from lth_lightning.callbacks import trainer as trainers
+from lth_lightning.callbacks.controls import Control
 from lth_lightning.callbacks.freshness import is_constant
 from lth_lightning.callbacks.maker import Maker
-from lth_lightning.callbacks.metrics import check_fractions, find
+from lth_lightning.callbacks.metrics import check_fractions, find, forms
 from lth_lightning.callbacks.rehearsal import STEPS, logged
+from lth_lightning.callbacks.retraining import Retraining
 from lth_lightning.callbacks.samples import loss_of
+from lth_lightning.callbacks.start import Start, checked_start
 from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier, Supermask
-from lth_lightning.pruning import Criterion, Mask, Schedule, Ticket, snapshot
+from lth_lightning.pruning import Criterion, Mask, Schedule, Score, Ticket, snapshot
 from lth_lightning.pruning.criteria.base import Samples
 from lth_lightning.pruning.layers import others
 from lth_lightning.pruning.mask import ELEMENTWISE
 from lth_lightning.pruning.rewind import same_values
+from lth_lightning.signatures import check_signature
 
 if TYPE_CHECKING:
     from lth_lightning.callbacks.pruning_loop import PruningLoop
@@ -127,6 +131,34 @@ def check_kernels(model: LightningModule, trainer: Trainer, maker: Maker, mask: 
             "pruning.kernels compact leaves dead weights as they are, and weight decay would not: use another."
         )
     maker.shrink(copy.deepcopy(model), mask)
+
+
+def check_signatures(loop: "PruningLoop") -> None:
+    """What a run calls of classes of somebody's own must take what it gives."""
+    check_signature(loop.retrain.start, Retraining.start)
+    for control in loop.controls:
+        check_signature(control.start, Control.start)
+    for score in (loop.score, *(control.score for control in loop.controls if control.score)):
+        check_signature(score.scores, Criterion.scores)
+        if isinstance(score, Score):
+            check_signature(score.__call__, Score.__call__)
+
+
+def try_controls(loop: "PruningLoop", model: LightningModule, schedule: Schedule, ticket: Ticket | None) -> None:
+    """Ask every control of somebody's own once for a start, from the first mask that magnitude would cut.
+
+    A copy of it is asked, so that one that counts its calls starts at 0 in the run. A bug in it keeps its traceback.
+    """
+    weights = {**snapshot(model, "cpu"), **(ticket.weights if ticket else {})}
+    mask = {**schedule.dense_mask(model), **(ticket.mask if ticket else {})}
+    for control in loop.controls:
+        if type(control).__module__.startswith("lth_lightning."):
+            continue
+        # Stirred, for an initialization may be constant.
+        trained = _stirred(weights, torch.Generator().manual_seed(0))
+        cut = schedule.prune(1, mask, trained, weights) if schedule.levels[-1] else mask
+        start = copy.deepcopy(control).start
+        checked_start(start, Start(cut, weights, loop.rewind_step), weights, torch.Generator().manual_seed(0))
 
 
 def try_criteria(
@@ -272,7 +304,8 @@ def told_of_verdict(
     """
     if isinstance(model, Classifier):
         return []
-    lacks = []
+    lacks: list[str] = []
+    by_step: list[str] = []
     parts: tuple[tuple[Literal["val", "test"], str], ...] = (("val", "val_loss"), ("test", "test_acc"))
     for part, metric in parts:
         step, loader = STEPS[part], f"{part}_dataloader"
@@ -285,10 +318,22 @@ def told_of_verdict(
         elif fresh:
             found = logged(fresh(), datamodule, part, seed)
             if found is not None:
-                check_fractions({f"{part}_acc": find(found, f"{part}_acc")})
-                if find(found, metric) is None:
-                    lacks.append(f"{step} logs {', '.join(sorted(found)) or 'nothing'} and no {metric}")
-    return [f"No ticket of this run can be called a winning one: {', and '.join(lacks)}."] if lacks else []
+                means = found.means
+                check_fractions({f"{part}_acc": find(means, f"{part}_acc")})
+                alone = {name for name in (f"{part}_loss", f"{part}_acc") if {*forms(name)} & {*found.by_step}}
+                by_step += [name for name in sorted(alone, reverse=True) if find(means, name) is None]
+                if find(means, metric) is None and metric not in by_step:
+                    lacks.append(f"{step} logs {', '.join(sorted(means)) or 'nothing'} and no {metric}")
+    told = []
+    if by_step:
+        names = f"{', '.join(by_step)} {'is' if len(by_step) == 1 else 'are'}"
+        told.append(
+            f"{names} logged on_step alone, so a run has no mean over the set, and its results have empty cells there: "
+            "drop on_step and on_epoch=False."
+        )
+        if needed := [name for name in ("val_loss", "test_acc") if name in by_step]:
+            lacks.append(f"it needs {' and '.join(needed)}")
+    return [*told, f"No ticket of this run can be called a winning one: {', and '.join(lacks)}."] if lacks else told
 
 
 def told_of_train_accuracy(loop: "PruningLoop", datamodule: LightningDataModule | None) -> list[str]:

@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 
 import torch
 
+from lth_lightning import traces
 from lth_lightning.callbacks.display import Display
 from lth_lightning.errors import UserError
 from lth_lightning.results.record import Record
@@ -105,11 +106,10 @@ class Crew:
                 continue
             if kind == "error":
                 self._show(worker.rest())
-                pickled, text = content
+                pickled, text, brief = content
                 error = pickle.loads(pickled)
-                if not isinstance(error, (UserError, OSError)):
-                    self._display.note(f"{worker.training} failed.")
-                error.__cause__ = _WorkersError(text)
+                traces.add_work(error, worker.training)
+                error.__cause__ = WorkersError(text, brief)
                 raise error
             if kind == "record" and worker.training:
                 training, worker.training = worker.training, None
@@ -218,8 +218,17 @@ def _name(number: int) -> str:
         return f"signal {number}"
 
 
-class _WorkersError(Exception):
-    """Shows, above an error that a worker sent, where in the worker it arose."""
+class WorkersError(Exception):
+    """Shows, above an error that a worker sent, where in the worker it arose.
+
+    Args:
+        text: the worker's traceback.
+        brief: the same, as far as it is of the user's own code.
+    """
+
+    def __init__(self, text: str, brief: str) -> None:
+        super().__init__(text)
+        self.brief = brief
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
@@ -271,7 +280,7 @@ def _make_what_comes(make: Make, connection: Connection, threads: int) -> None:
         try:
             record = make(training, display, resume)
         except BaseException as error:
-            connection.send(("error", _pickled(error), traceback.format_exc()))
+            connection.send(("error", _pickled(error), traceback.format_exc(), traces.brief(error)))
             return
         connection.send(("record", record))
 

@@ -17,6 +17,7 @@ from lth_lightning.callbacks.crew import Crew, WorkerDiedError
 from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.freshness import check_freshness
 from lth_lightning.callbacks.hooks import built, seeded_hooks
+from lth_lightning.callbacks.inputs import check_inputs
 from lth_lightning.callbacks.joint import JointMaker
 from lth_lightning.callbacks.maker import Maker
 from lth_lightning.callbacks.origin import Origins, fresh_model
@@ -34,6 +35,7 @@ from lth_lightning.results.layers import told_of_vanished
 from lth_lightning.results.record import Record, read_records, write_table
 from lth_lightning.results.run_folder import CHECKPOINT, CONFIG, FROM_PYTHON
 from lth_lightning.results.training import TICKET, Training
+from lth_lightning.traces import during
 
 if TYPE_CHECKING:
     from lth_lightning.callbacks.pruning_loop import MakeModel, MakeTrainer, PruningLoop
@@ -113,10 +115,12 @@ class Driver:
             self._is_output_new = self.ticket is not whole
         self.schedule = loop.schedule_for(model, self.ticket)
         self.plan(Path())
+        checks.check_signatures(loop)
         checks.refuse_supermask(model, self.schedule, loop)
         checks.refuse_frozen_search(loop)
         checks.refuse_other_state(model, self.schedule)
         checks.refuse_no_data(model, data)
+        checks.try_controls(loop, model, self.schedule, self.ticket)
         self.remarks = check_freshness(loop, self.make_model, self.seed, model, self.schedule)
         # Before a folder is claimed, and by one of all workers and ranks; these read the files in `fit`.
         if fetch and trainers.is_rank_zero():
@@ -124,6 +128,7 @@ class Driver:
                 (data or model).prepare_data()
             if isinstance(data, TensorDataModule):
                 data.setup("fit")
+        check_inputs(model, data, self.seed, fetch and trainers.is_rank_zero())
         if fetch and trainers.is_rank_zero():
             samples = partial(self._samples, lambda: fresh_model(self.make_model, self.seed, 0))
             checks.try_criteria(loop, model, self.schedule, self.ticket, samples)
@@ -242,12 +247,16 @@ class Driver:
     def _make_one_by_one(self) -> None:
         self._begin()
         while training := self._agenda.take():
-            self._recorded(training, self.maker.make(training, self.display, training in self._interrupted))
+            with during(training):
+                record = self.maker.make(training, self.display, training in self._interrupted)
+            self._recorded(training, record)
 
     def _make_together(self) -> None:
         self._begin()
         while trainings := self._agenda.take_level():
-            for training, record in self.joint.make(trainings, self.display):
+            with during(trainings[0] if len(trainings) == 1 else f"{trainings[0]} and {len(trainings) - 1} beside it"):
+                made = list(self.joint.make(trainings, self.display))
+            for training, record in made:
                 self._recorded(training, record)
 
     def _make_side_by_side(self, workers: int) -> None:

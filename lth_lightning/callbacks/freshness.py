@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lth_lightning.callbacks.controls import Control
 from lth_lightning.callbacks.origin import fresh_model
-from lth_lightning.callbacks.start import Start
+from lth_lightning.callbacks.start import Start, checked_start
 from lth_lightning.errors import UserError
 from lth_lightning.pruning import Mask, Schedule, Weights, snapshot
 from lth_lightning.pruning.rewind import same_values
@@ -88,7 +88,7 @@ def _takes_fresh(control: Control, mask: Mask, model: LightningModule) -> bool:
     weights = snapshot(model, "cpu")
     others = {name: value + 1 if name in mask else value for name, value in weights.items()}
     starts = [
-        control.start(Start(mask, weights), fresh, torch.Generator().manual_seed(0)).weights
+        checked_start(control.start, Start(mask, weights), fresh, torch.Generator().manual_seed(0)).weights
         for fresh in (weights, others)
     ]
     return any(not same_values(starts[0][name], starts[1][name]) for name in mask)

@@ -14,7 +14,7 @@ from lth_lightning.callbacks.fit_watch import FitWatch
 from lth_lightning.callbacks.generators import held_generators, seed_own
 from lth_lightning.callbacks.hooks import replaced
 from lth_lightning.callbacks.loggers import MutedLogger
-from lth_lightning.callbacks.metrics import forget, numbers, unknown_line
+from lth_lightning.callbacks.metrics import VAL_COLUMNS, forget, numbers, unknown_line
 from lth_lightning.callbacks.trainer import gives
 from lth_lightning.errors import UserError
 from lth_lightning.pruning.rewind import Weights, check_fits, same_values
@@ -61,6 +61,8 @@ class Measure:
         """What the module logs of `names` in a validation of these weights."""
         with self._evaluating(weights):
             self._trainer.validate(self._model, datamodule=self._datamodule, verbose=False)
+            if line := unknown_line(self._trainer, VAL_COLUMNS):
+                self._display.tell(line)
             return dict(zip(names, numbers(self._trainer, names), strict=True))
 
     def scores(self, watch: FitWatch, final: Weights) -> dict[str, Any]:

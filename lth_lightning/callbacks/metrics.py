@@ -76,6 +76,7 @@ def unknown_line(trainer: Trainer, wanted: Sequence[str]) -> str | None:
     missing = [name for name in wanted if find(logged, name) is None]
     if not missing:
         return None
-    others = sorted(name for name in logged if name not in (*_KNOWN, "step", "epoch"))
+    # Those of training steps are there as well, in a fit.
+    others = sorted(name for name in logged if name not in (*_KNOWN, "step", "epoch") and not name.startswith("train"))
     instead = f" (it logs {', '.join(others)})" if others else ""
     return f"The module logs no {' and no '.join(missing)}{instead}: the results will have empty cells there."

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 
 from lth_lightning.callbacks.checkpoint_io import HYPERPARAMETERS, TRAINING, read_checkpoint
-from lth_lightning.callbacks.start import Start
+from lth_lightning.callbacks.start import Start, checked_start
 from lth_lightning.callbacks.trainer import is_rank_zero
 from lth_lightning.errors import UserError
 from lth_lightning.files import write_pt
@@ -80,7 +80,8 @@ class Origins:
         if not training.is_ticket:
             start = self._control_start(training, ticket)
         elif trained:
-            start = self._loop.retrain.start(ticket, trained["weights"], trained.get("learning_rates", []))
+            rates = trained.get("learning_rates", [])
+            start = checked_start(self._loop.retrain.start, ticket, trained["weights"], rates)
         else:
             start = ticket
         if freezes:
@@ -97,7 +98,7 @@ class Origins:
     def _control_start(self, training: Training, ticket: Start) -> Start:
         control = self._loop.control_of(training)
         generator = torch.Generator().manual_seed(training.seed(self._seed, "control"))
-        start = control.start(ticket, self._fresh_weights(training), generator)
+        start = checked_start(control.start, ticket, self._fresh_weights(training), generator)
         state = self._loop.retrain.optimizer_state and start.step > 0
         return replace(start, steps=start.steps if control.steps is None else control.steps, optimizer_state=state)
 

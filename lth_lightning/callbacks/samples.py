@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lth_lightning.callbacks.generators import flattened, own_generators, seed_generator
 from lth_lightning.callbacks.hooks import seeded_hooks
+from lth_lightning.callbacks.rehearsal import TRANSFERS
 from lth_lightning.callbacks.trainer import gives
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
@@ -48,7 +49,7 @@ def draw_samples(
     seed_all(draw)
     batches, found = [], 0
     for batch in _batches(loaders):
-        for hook in ("on_before_batch_transfer", "on_after_batch_transfer"):
+        for hook in TRANSFERS:
             owner: Any = source if gives(source, hook) else model
             batch = getattr(owner, hook)(batch, 0)
         batches.append(batch)

@@ -273,7 +273,8 @@ class LTHCLI(LightningCLI):
         self.world_size = trainer.world_size
         self.room: tuple[int | None, int | None, int] | None = None
         workers, threads = self._init["workers"], self._init["threads"]
-        if threads is None and "OMP_NUM_THREADS" in os.environ:
+        is_named = threads is not None or "OMP_NUM_THREADS" in os.environ
+        if threads is None and is_named:
             threads = self._default_threads
         if trainer.world_size > 1 or trainer.strategy.root_device.type != "cpu":
             workers = workers or 1
@@ -288,6 +289,8 @@ class LTHCLI(LightningCLI):
             self.room = workers, threads, each
             workers, threads = machine.share_out(loop.lines, each, workers, threads)
             self.config[self.subcommand]["threads"] = self._init["threads"] = threads
+            if threads > 1 and not is_known and not is_named and not self._only_check:
+                display.tell(f"CPU threads: {threads}. A small network may train faster with one: --threads 1.")
             # Workers set their own.
             torch.set_num_threads(threads if workers == 1 else 1)
         return workers

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from lth_lightning.errors import UserError
 from lth_lightning.pruning.allocation import Pool, Scope, make_pools, resolve_rates
 from lth_lightning.pruning.criteria import Criterion, Evidence, Magnitude
-from lth_lightning.pruning.criteria.base import Loss, Samples
+from lth_lightning.pruning.criteria.base import Loss, Samples, Score
 from lth_lightning.pruning.layers import Layer, weight_layers
 from lth_lightning.pruning.mask import Mask
 from lth_lightning.pruning.rewind import rewind
+from lth_lightning.signatures import a_kind, named
 
 PAPER_RATES = {"conv": 0.1, "linear": 0.2, "output": 0.1}
 """LTH Fig. 2: the rates a round of Conv-2 and Conv-4; LeNet's are the same, as far as it has such layers."""
@@ -162,7 +163,7 @@ class Schedule:
         new = {name: part.cpu().clone() for name, part in mask.items()}
         evidence = self.evidence(new, final, initial, generator, network, samples, loss)
         for round_ in range(1, score.rounds + 1):
-            scores = score.scores(evidence)
+            scores = _scores(score, evidence)
             for pool, end in zip(self.pools, self.kept[level], strict=True):
                 alive, flat = _comparable(score, scores, pool, new)
                 before = sum(int(mask[name].sum()) for name in pool.members)
@@ -195,7 +196,7 @@ class Schedule:
 
     def check_scores(self, score: Criterion, evidence: Evidence) -> None:
         """Ask `score` once and prune nothing, to learn before a training what `prune` would raise after it."""
-        scores = score.scores(evidence)
+        scores = _scores(score, evidence)
         for pool in self.pools:
             _comparable(score, scores, pool, evidence.mask)
 
@@ -205,6 +206,20 @@ def _masked(network: Callable[[], nn.Module], weights: Mapping[str, Tensor], mas
     model = copy.deepcopy(network())
     rewind(model, weights, mask)
     return model.eval()
+
+
+def _scores(score: Criterion, evidence: Evidence) -> Mapping[str, Tensor]:
+    """What `score` returns; raises UserError that names it where that is no dictionary of tensors."""
+    found: object = score.scores(evidence)
+    if not isinstance(found, Mapping):
+        raise UserError(f"{named(score.scores)} returned {a_kind(found)}, not a dictionary of tensors.")
+    method = score.__call__ if isinstance(score, Score) else score.scores
+    for layer in evidence.layers:
+        if layer.name in found and not isinstance(value := found[layer.name], Tensor):
+            raise UserError(
+                f"{named(method)} returned {a_kind(value)} for '{layer.name}', not a tensor of the weight's shape."
+            )
+    return found
 
 
 def _comparable(

@@ -26,6 +26,7 @@ def main(words: Sequence[str]) -> int:
         print(f"lth: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `lth ls | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -34,7 +34,8 @@ class Row:
     """What is told of a run.
 
     Attributes:
-        state: finished, running, stopped, empty (nothing is finished), or ended (nothing is open that was begun; an
+        state: finished, running, stopped, empty (nothing is finished), not begun (a sweep's, which was
+            stopped before it), or ended (nothing is open that was begun; an
             older version did not write down what was planned).
         done, planned: trainings; `planned` counts those that a divergence has made impossible out.
         level: the highest that the tickets of all replicates with results have finished.
@@ -140,7 +141,9 @@ def _state(run: Run, left: int | None) -> str:
     if run.is_owned:
         return "running"
     if not run.records:
-        return "empty"
+        # A sweep makes all its runs' folders at its start.
+        has_begun = (run.folder / SESSIONS).exists() or any(run.folder.glob("replicate_*"))
+        return "empty" if has_begun else "not begun"
     if left is None:
         levels = (path for folder in run.folders for path in folder.glob("replicate_*/*/level_*"))
         begun = (path for path in levels if not (path / RESULT).exists())

@@ -1,8 +1,9 @@
 """Makes a report: reads runs, judges claims, draws figures, and writes all of it into a folder."""
 
+import contextlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -57,7 +58,7 @@ def write(paths: Sequence[Path], out: Path | None, choice: Choice, console: Cons
     found, problems = _find(paths)
     out = out or _shared(found) / "report"
     bar = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*bar, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with _made(out), Progress(*bar, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("reading", total=sum(len(training_folders(folder, [])) for folder in found))
         runs = [read(folder, name) for folder, name in zip(found, folders.names(found), strict=True)]
         for run in runs:
@@ -96,6 +97,22 @@ def write(paths: Sequence[Path], out: Path | None, choice: Choice, console: Cons
         write_text(out / PAGE, render(page, svgs))
     problems += [problem for run in runs for problem in run.problems]
     return Report(out / PAGE, judged, pictures, problems, notes, told)
+
+
+@contextlib.contextmanager
+def _made(out: Path) -> Iterator[None]:
+    """Within it the folder `out` is there; where nothing was written to it, it is not left behind."""
+    new = [path for path in (out, *out.parents) if not path.exists()]
+    try:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{out} cannot be written ({error.strerror}): choose another folder with --out.") from None
+        yield
+    finally:
+        for path in new:
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
 
 
 def _layers(runs: Sequence[Run]) -> tuple[list[Layers], list[str]]:

@@ -37,6 +37,8 @@ class Point:
     early_stop_step: Spread | None
     early_stop_test_acc: Spread | None
     final_test_acc: Spread | None
+    early_stop_test_loss: Spread | None = None
+    final_test_loss: Spread | None = None
 
 
 def summarize(records: Sequence[Record]) -> list[Point]:
@@ -58,9 +60,17 @@ def summarize(records: Sequence[Record]) -> list[Point]:
                 early_stop_step=Spread.of(record.early_stop_step for record in ok),
                 early_stop_test_acc=Spread.of(record.early_stop_test_acc for record in ok),
                 final_test_acc=Spread.of(record.final_test_acc for record in ok),
+                early_stop_test_loss=Spread.of(record.early_stop_test_loss for record in ok),
+                final_test_loss=Spread.of(record.final_test_loss for record in ok),
             )
         )
     return points
+
+
+def has_loss_alone(points: Sequence[Point]) -> bool:
+    """Whether a test loss is known and no accuracy, as of a regression."""
+    has_accuracy = any(point.early_stop_test_acc or point.final_test_acc for point in points)
+    return not has_accuracy and any(point.final_test_loss for point in points)
 
 
 def ranges(levels: Sequence[int]) -> str:

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from lth_lightning.results.interval import FEWEST, half_width
 from lth_lightning.results.record import OK, Record
-from lth_lightning.results.summary import Point, ranges, summarize
+from lth_lightning.results.summary import Point, has_loss_alone, ranges, summarize
 from lth_lightning.results.training import TICKET
 
 ROUNDING = 1e-12
@@ -126,6 +126,8 @@ def sentences(records: Sequence[Record], trains_on: bool = False) -> list[str]:
             "No verdict: these networks go on from trained weights, and a winning ticket trains from its first ones "
             "(the control Rewound does)."
         ]
+    if has_loss_alone(summarize(records)):
+        return ["No verdict: winning is judged by test accuracy (test_acc), which this module does not log."]
     tickets = _tickets(records)
     if 0 in tickets and tickets[0].density == 1 and tickets[0].falling:
         return [

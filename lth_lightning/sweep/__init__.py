@@ -26,6 +26,7 @@ from lth_lightning.results import read_records
 from lth_lightning.results.run_folder import SWEEP, finished
 from lth_lightning.sweep.cells import Cell, begun, claim_all, new_cells, refuse_same
 from lth_lightning.sweep.show import Estimate, results
+from lth_lightning.traces import during
 
 if TYPE_CHECKING:
     from lth_lightning.cli import LTHCLI
@@ -108,7 +109,8 @@ def run(base: "LTHCLI", words: Sequence[str]) -> None:
 def _named(cell: Cell, has_begun: bool = False) -> Iterator[None]:
     """A mistake within it is told with the cell's flags and, where the sweep has begun, how to go on."""
     try:
-        yield
+        with during(f"the sweep, with {' '.join(cell.flags)}"):
+            yield
     except UserError as error:
         advice = f" {resume.advice()}" if has_begun else ""
         raise UserError(f"In the sweep, with {' '.join(cell.flags)}: {error}{advice}") from None
