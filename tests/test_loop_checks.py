@@ -304,5 +304,5 @@ def test_accuracy_on_somebodys_own_training_set_is_measured_where_it_is_asked_fo
 def test_a_grid_says_whose_densities_it_has() -> None:
     one_shot = {"one_shot": True, "grid": [0.5, 0.2], "rates": {"linear": 0.2, "output": 0.1}}
     told = "Level 1 has {} of all weights: the grid's 0.5 is what is left of level 0's linear layers, and others"
-    assert told.format("51.6%") in remarks(one_shot, tiny)
-    assert "grid" not in remarks({**one_shot, "rates": {"linear": 0.2, "output": 0.2}}, tiny)
+    assert told.format("51.6%") in remarks(one_shot, tiny, Digits())
+    assert "grid" not in remarks({**one_shot, "rates": {"linear": 0.2, "output": 0.2}}, tiny, Digits())
