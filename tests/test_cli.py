@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from lth_lightning.callbacks.estimate import megabytes
 from lth_lightning.cli import main
 from lth_lightning.pruning import Ticket
 
@@ -56,6 +57,11 @@ def test_without_a_terminal_there_are_lines_and_no_control_codes(
     assert any("replicate 1 ticket level 1: 80.2% of weights" in line for line in done)
 
 
+def test_little_disk_is_not_called_none() -> None:
+    shown = [megabytes(number) for number in (0, 9e5, 1e6, 2.4e9)]
+    assert shown == ["less than 1 MB", "less than 1 MB", "about 1 MB", "about 2,400 MB"]
+
+
 @pytest.mark.parametrize(("command", "metric"), [("test", "final_test_acc"), ("validate", "final_val_acc")])
 @pytest.mark.parametrize("level", ["ticket/level_02", "random_reinit_0/level_01"])
 def test_a_level_is_evaluated_to_what_its_record_says(
@@ -64,9 +70,14 @@ def test_a_level_is_evaluated_to_what_its_record_says(
     folder = run / "replicate_1" / level
     capsys.readouterr()
     assert main([command, "--ckpt_path", str(folder)]) == 0
-    shown = re.search(rf"{metric.split('_', 1)[1]}\W+([\d.]+)", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    shown = re.search(rf"{metric.split('_', 1)[1]}\W+([\d.]+)", out)
     assert shown is not None
-    assert float(shown[1]) == pytest.approx(json.loads((folder / "result.json").read_text())[metric], abs=1e-6)
+    result = json.loads((folder / "result.json").read_text())
+    assert float(shown[1]) == pytest.approx(result[metric], abs=1e-6)
+    where = f"replicate 1 {folder.parent.name} level {result['level']}, {result['density']:.1%} of the weights"
+    assert out.splitlines()[0] == where
+    assert " step " not in out, "an evaluation alone is at no step"
 
 
 def test_a_checkpoint_file_of_a_level_is_evaluated_too(

@@ -65,7 +65,7 @@ def describe(driver: Driver, console: Console, folder: Path | None = None) -> No
         beside = f", {workers} side by side" if workers > 1 else ""
         whole = seconds * sum(lengths) / (steps or 1) / workers
         console.print(f"Time: about {duration(whole)} on this machine{beside}, judging by {TIMED} timed passes.")
-    console.print(f"Disk: about {disk_bytes(driver, model, arms) / 1e6:,.0f} MB.")
+    console.print(f"Disk: {megabytes(disk_bytes(driver, model, arms))}.")
 
 
 def _parameters(model: LightningModule, schedule: Schedule) -> Table:
@@ -130,6 +130,11 @@ def _time(action: Callable[[], None], times: int, device: torch.device) -> float
     if device.type == "cuda":
         torch.cuda.synchronize()
     return (time.perf_counter() - began) / times
+
+
+def megabytes(number: float) -> str:
+    """So many bytes, roughly."""
+    return f"about {number / 1e6:,.0f} MB" if number >= 1e6 else "less than 1 MB"
 
 
 def disk_bytes(driver: Driver, model: LightningModule, arms: Counter[str]) -> float:

@@ -1,5 +1,6 @@
 """The LightningCLI whose `fit` is a run of a PruningLoop."""
 
+import contextlib
 import os
 import re
 from argparse import ArgumentError
@@ -37,8 +38,8 @@ from lth_lightning.models import Classifier
 from lth_lightning.place import place_of
 from lth_lightning.pruning.rewind import check_fits
 from lth_lightning.pruning.ticket import check_finite, read_format
-from lth_lightning.results import Training, layers_table, results_table, verdict
-from lth_lightning.results.run_folder import TRAINED
+from lth_lightning.results import Record, Training, layers_table, results_table, verdict
+from lth_lightning.results.run_folder import RESULT, TRAINED
 from lth_lightning.seeding import derive_seed, seed_all
 
 SESSION_OPTIONS = ("resume", "dry_run", "layers", "workers", "config", "sweep")
@@ -333,6 +334,7 @@ class LTHCLI(LightningCLI):
             check_finite(weights, (), file)
             self.trainer.callbacks.append(WeightsHolder(weights))
             path = None
+        _tell_level(file.parent)
         leave_no_files(self.trainer)
         try:
             with seeded_hooks(seed, datamodule, model):
@@ -341,3 +343,14 @@ class LTHCLI(LightningCLI):
             if "Error(s) in loading state_dict" not in str(error):
                 raise
             raise UserError(f"{file} does not fit this network: {error}") from None
+
+
+def _tell_level(folder: Path) -> None:
+    """One line on which level of a run is evaluated, and how many weights it has left; none where it is no level's."""
+    place = place_of(folder.resolve())
+    if "level" not in place:
+        return
+    level = f"replicate {place['replicate']} {folder.resolve().parent.name} level {place['level']}"
+    with contextlib.suppress(UserError):  # the weights are whole, and are what is evaluated
+        level += f", {Record.read(folder / RESULT).density:.1%} of the weights"
+    Display().tell(level)

@@ -109,7 +109,8 @@ class Classifier(pl.LightningModule):
         A second loader is the test set, evaluated along the way for a test curve: `test_loss` and `test_acc`.
         """
         self._log_evaluation("test" if dataloader_idx else "val", batch)
-        if dataloader_idx == 0:
+        # At step 0 a logger needs no telling, and `lth validate` would list it as a metric.
+        if dataloader_idx == 0 and self.global_step:
             # A mean weighted by samples would round the step number; the maximum of equal numbers does not.
             size = len(batch[1])
             step = float(self.global_step)

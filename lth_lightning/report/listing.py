@@ -25,7 +25,7 @@ ROOM = 24
 LEGEND = (
     "Of trainings, replicates and levels: done/planned. level: the highest that all replicates have finished. "
     "best ticket: the sparsest winning one; its level, the weights left, and its test accuracy at early stop over the "
-    "dense network's, in points."
+    "dense network's, in points; none: no level wins; -: no verdict."
 )
 
 

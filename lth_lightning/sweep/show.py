@@ -8,7 +8,7 @@ from rich.table import Table
 
 from lth_lightning import machine
 from lth_lightning.callbacks.display import Display, duration
-from lth_lightning.callbacks.estimate import disk_bytes, seconds_a_training
+from lth_lightning.callbacks.estimate import disk_bytes, megabytes, seconds_a_training
 from lth_lightning.errors import UserError
 from lth_lightning.results import TICKET, read_records
 from lth_lightning.results.summary import Spread, summarize
@@ -60,7 +60,7 @@ class Estimate:
             total = sum(seconds / _beside(cell, slots) for cell, seconds in zip(cells, known, strict=True))
             beside = f", {slots} cells side by side" if slots > 1 else ""
             display.note(f"Time: about {duration(total)} on this machine{beside}.")
-        display.note(f"Disk: about {self._bytes / 1e6:,.0f} MB.")
+        display.note(f"Disk: {megabytes(self._bytes)}.")
 
 
 def _beside(cell: Cell, slots: int) -> int:
@@ -91,7 +91,11 @@ def results(cells: Sequence[Cell]) -> Table:
         table.add_row(
             str(cell),
             *ends,
-            f"{min(winner.point.density for winner in winners):.1%}" if winners else "-" if winners is None else "none",
+            "no verdict"
+            if winners is None
+            else f"{min(winner.point.density for winner in winners):.1%}"
+            if winners
+            else "none",
         )
     return table
 
