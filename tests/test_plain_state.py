@@ -1,5 +1,6 @@
 """What objects hold is read as plain content and written back into objects."""
 
+import argparse
 import collections
 import enum
 import io
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy
+import pandas
 import pytest
 import torch
 from torch import nn
 
-from lth_lightning.callbacks.plain_state import Reader, opaque_parts, same
+from lth_lightning.callbacks.plain_state import ENDLESS, Reader, opaque_parts, same
 from lth_lightning.callbacks.plain_writer import LostError, Writer
 
 
@@ -167,3 +169,108 @@ def test_what_is_large_is_looked_at_but_not_copied() -> None:
     many[7] = 20_001
     assert not same(before, glance(many))
     assert written(many) == many
+
+
+class Odd:
+    """Whose methods are as unhelpful as Python allows."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+
+class Unlisted(dict[str, int]):
+    def items(self) -> Any:
+        raise RuntimeError
+
+
+class Link:
+    def __init__(self, following: Any) -> None:
+        self.following = following
+
+
+def linked(number: int) -> Any:
+    link: Any = None
+    for _ in range(number):
+        link = Link(link)
+    return link
+
+
+def nested_lists(number: int) -> list[Any]:
+    return [nested_lists(number - 1)] if number else []
+
+
+class Whole(int):
+    """A number of a class of its own."""
+
+
+class Words(str):
+    """A text of a class of its own."""
+
+
+class Rights(enum.Flag):
+    READ, WRITE = 1, 2
+
+
+ODD: dict[str, Any] = {
+    "set of odd objects": {Odd(), Odd()},
+    "dict that cannot be listed": Unlisted(a=1),
+    "nested tensor": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    "long chain": linked(2000),
+    "deep list": nested_lists(500),
+    "other byte order": numpy.arange(5).astype(numpy.arange(5).dtype.newbyteorder()),
+}
+
+
+@pytest.mark.parametrize("value", ODD.values(), ids=ODD)
+def test_odd_objects_are_read_as_far_as_they_can_be(value: Any) -> None:
+    first, second = glance(value), glance(value)
+    assert same(first, second)
+    assert any(True for _ in opaque_parts(first))
+    stored(value)
+
+
+def test_what_lies_too_deep_is_told_whether_or_not_it_has_changed() -> None:
+    assert any(opaque[3] == ENDLESS for opaque in opaque_parts(glance(linked(2000))))
+    assert not any(True for _ in opaque_parts(glance(linked(90))))
+    there = linked(90)
+    there.following.count = 1
+    assert same(glance(written(linked(90), there)), glance(linked(90)))
+
+
+def appended(table: pandas.DataFrame) -> None:
+    table.loc[len(table)] = [3.0]
+
+
+CHANGED_IN_PLACE: dict[str, tuple[Any, Any]] = {
+    "table": (pandas.DataFrame({"loss": [1.0]}), appended),
+    "column": (pandas.Series([1.0]), lambda column: column.__setitem__(0, 2.0)),
+    "array of objects": (numpy.array([1, None], dtype=object), lambda array: array.__setitem__(0, 2)),
+    "array of texts": (numpy.array(["a", "b"]), lambda array: array.__setitem__(0, "c")),
+    "sparse tensor": (torch.eye(2).to_sparse(), lambda tensor: tensor.mul_(2)),
+    "namespace": (argparse.Namespace(best=1), lambda names: setattr(names, "best", 2)),
+    "UserDict": (collections.UserDict(best=1), lambda names: names.update(best=2)),
+}
+
+
+@pytest.mark.parametrize(("value", "change"), CHANGED_IN_PLACE.values(), ids=CHANGED_IN_PLACE)
+def test_what_changes_in_place_is_seen(value: Any, change: Any) -> None:
+    first = glance(value)
+    assert same(first, glance(value))
+    change(value)
+    assert not same(first, glance(value))
+
+
+@pytest.mark.parametrize("value", [Whole(3), Words("a"), Rights.READ | Rights.WRITE], ids=str)
+def test_values_of_classes_of_their_own_are_not_taken_for_what_is_there(value: Any) -> None:
+    there = type(value)(0) if isinstance(value, int | enum.Enum) else type(value)()
+    assert not same(glance(value), glance(there))
+    lost = any(True for _ in opaque_parts(glance(value)))
+    if not lost:
+        with pytest.raises(LostError):
+            written(value, there)

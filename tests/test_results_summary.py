@@ -383,3 +383,19 @@ def test_without_any_accuracy_the_table_shows_losses_and_no_ticket_is_judged():
     judged = "No verdict: winning is judged by test accuracy (test_acc), which this module does not log."
     assert verdict(records) == judged
     assert verdict([*records, record(2)]) != judged
+
+
+def test_only_replicates_that_have_a_dense_network_and_a_ticket_are_counted():
+    dense = [record(0, 1_000, 0.9, replicate=r) for r in (0, 1)]
+    tickets = [record(1, 900 - r, 0.91, replicate=r) for r in (1, 2, 3)]
+    alone = [record(1, 900, 0.8, replicate=4, arm="random_reinit")]
+    diverged = [record(0, replicate=5, status="diverged"), record(1, 900, 0.91, replicate=5)]
+    assert "a single replicate, so chance is not excluded" in verdict([*dense, *tickets, *alone, *diverged])
+    with_one_more = [*dense, *tickets, record(0, 1_000, 0.9, replicate=2)]
+    assert "the mean of 2 replicates, too few to exclude chance" in verdict(with_one_more)
+
+
+def test_without_a_replicate_that_has_both_there_is_no_verdict():
+    records = [record(0, 1_000, 0.9, replicate=0), record(1, 900, 0.91, replicate=1)]
+    assert winning_levels(records) is None
+    assert verdict(records).startswith("No verdict:")

@@ -28,6 +28,8 @@ COLLECTIONS: dict[type, str] = {
 }
 LARGE_BYTES = 1 << 23
 """Tensors of more are taken to be unchanged as long as torch has counted no change of them."""
+DEEPEST = 100
+"""Objects within objects that are followed, such as those of a linked list: Python's own stack ends at 1,000 calls."""
 MANY = 10_000
 """Collections of more entries are compared by which entries they have, not by what those hold."""
 NOT_OPENED = {
@@ -36,7 +38,7 @@ NOT_OPENED = {
     *("tqdm", "rich", "wandb", "mlflow", "tensorboard", "matplotlib", "PIL"),
 }
 """Packages whose objects are not taken apart by their attributes: only their authors know what those mean."""
-OPENED = ("torch.utils.data.", "queue", "types", "__main__", "dataclasses")
+OPENED = ("torch.utils.data.", "queue", "types", "argparse", "collections", "__main__", "dataclasses")
 """Modules of these packages whose objects are."""
 
 
@@ -56,6 +58,7 @@ class Reader:
         self._known, self._is_glance = known, is_glance
         self._numbers: dict[int, int] = {}
         self._alive: list[Any] = []
+        self._depth = 0
         self.held: list[Any] = []
         """Objects that nodes tell apart by their ids, so that no other gets one of these."""
 
@@ -69,10 +72,16 @@ class Reader:
             return ("same", number)
         number = self._numbers[id(value)] = len(self._numbers)
         self._alive.append(value)
+        if self._depth == DEEPEST:
+            self.held.append(value)
+            return ("opaque", type_name(value), id(value), ENDLESS)
+        self._depth += 1
         try:
             return self._read(value, number)
-        except RecursionError:
+        except Exception:  # it is somebody else's class, whose methods may raise whatever they like
             return self._opaque(value)
+        finally:
+            self._depth -= 1
 
     def _read(self, value: Any, number: int) -> Node:
         if isinstance(value, Tensor):
@@ -98,14 +107,9 @@ class Reader:
         if isinstance(value, nn.Module):
             return ("module", number, type_name(value), self._module(value))
         if isinstance(value, DataLoader):
-            return self._opaque(
-                value
-            )  # its data set is a thing of its own, and where its iterator is, is asked elsewhere
+            return self._opaque(value)  # its data set is a thing of its own; its iterator's place is asked elsewhere
         if not isinstance(value, type) and callable(getattr(type(value), "load_state_dict", None)):
-            try:
-                return ("state", number, type_name(value), self.read(value.state_dict()))
-            except Exception:  # it is somebody else's method
-                return self._opaque(value)
+            return ("state", number, type_name(value), self.read(value.state_dict()))
         if _is_opened(value):
             attributes = attributes_of(value)
             return ("object", number, type_name(value), {name: self.read(part) for name, part in attributes.items()})
@@ -220,7 +224,10 @@ def _checksum(array: Any) -> int:
 
 def _is_opened(value: Any) -> bool:
     kind = type(value)
-    if isinstance(value, type) or not (hasattr(value, "__dict__") or hasattr(kind, "__slots__")):
+    # A number or text of a user's own class is in none of its attributes.
+    if isinstance(value, (type, int, float, complex, str, bytes)) or not (
+        hasattr(value, "__dict__") or hasattr(kind, "__slots__")
+    ):
         return False
     whole = kind.__module__
     return whole.partition(".")[0] not in NOT_OPENED or whole.startswith(OPENED)
@@ -233,9 +240,12 @@ ENDLESS = -1
 def _opaque(value: Any) -> Node:
     """Its type, which object it is, and what it holds, where that is little and can be told."""
     kind, content = type(value), 0
-    if hasattr(kind, "__next__") and kind.__module__ != "_io":
+    if isinstance(value, Tensor):
+        content = 0 if value.is_inference() else value._version
+    elif hasattr(kind, "__next__") and kind.__module__ != "_io":
         content = ENDLESS
-    elif not any((hasattr(value, "__dict__"), callable(value), isinstance(value, Tensor), hasattr(kind, "nbytes"))):
+    elif kind.__module__.partition(".")[0] == "pandas" or not (hasattr(value, "__dict__") or callable(value)):
         with contextlib.suppress(Exception):  # most of what is left cannot be pickled
-            content = zlib.crc32(pickle.dumps(value)) if sys.getsizeof(value) < LARGE_BYTES else 0
+            is_small = max(sys.getsizeof(value), getattr(value, "nbytes", 0)) < LARGE_BYTES
+            content = zlib.crc32(pickle.dumps(value)) if is_small else 0
     return ("opaque", type_name(value), id(value), content)

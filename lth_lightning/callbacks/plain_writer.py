@@ -66,9 +66,11 @@ class Writer:
         return numpy.dtype(node[1]).type(node[2])
 
     def _enum(self, node: Node, there: Any) -> Any:
-        if not isinstance(there, enum.Enum) or type(there).__qualname__ != node[1]:
+        members = type(there).__members__ if isinstance(there, enum.Enum) else {}
+        # Several flags at once have no name that is a member's.
+        if type(there).__qualname__ != node[1] or node[2] not in members:
             raise LostError(node[1])
-        return type(there)[node[2]]
+        return members[node[2]]
 
     def _complex(self, node: Node, there: Any) -> Any:
         return complex(node[1], node[2])

@@ -82,12 +82,12 @@ def winning_levels(records: Sequence[Record]) -> list[Winner] | None:
 
     The hypothesis' own terms (LTH section 1: commensurate accuracy in at most as many steps). Each ticket is held
     against the dense network of its own replicate. Levels of which a training has no early stop are left out. None
-    where the dense network or all tickets lack the numbers, or a dense network has no early stop.
+    where no replicate has the numbers of the dense network and of a ticket, or a dense network has no early stop.
     """
     tickets = _tickets(records)
     # A run that starts from a ticket has no dense network: its level 0 is pruned already.
     dense = tickets.get(0)
-    if dense is None or dense.density != 1 or dense.falling or len(tickets) < 2:
+    if dense is None or dense.density != 1 or dense.falling or not _judged(records):
         return None
     winners = []
     for level, point in tickets.items():
@@ -105,6 +105,12 @@ def _tickets(records: Sequence[Record]) -> dict[int, Point]:
 
 def _is_known(point: Point) -> bool:
     return point.early_stop_step is not None and point.early_stop_test_acc is not None
+
+
+def _judged(records: Sequence[Record]) -> set[int]:
+    """Replicates of which the dense network and a pruned ticket have the numbers."""
+    pruned = [record for record in records if record.arm == TICKET and record.level]
+    return {*_by_replicate(_of(records, TICKET, 0))} & {*_by_replicate(pruned)}
 
 
 def _of(records: Sequence[Record], arm: str, level: int) -> list[Record]:
@@ -157,7 +163,7 @@ def sentences(records: Sequence[Record], trains_on: bool = False) -> list[str]:
 
 def _basis(records: Sequence[Record], winners: Sequence[Winner]) -> str:
     """On how many trainings it stands, and where chance is excluded."""
-    replicates = len({record.replicate for record in records})
+    replicates = len(_judged(records))
     if replicates == 1:
         return "a single replicate, so chance is not excluded"
     mean = f"the mean of {replicates} replicates"
