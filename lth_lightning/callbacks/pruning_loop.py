@@ -68,7 +68,7 @@ class PruningLoop(Callback):
         rates: fraction of what is left that goes each round, by kind (conv, linear, output) and name pattern
             (LTH Fig. 2). A kind without a rate is not pruned.
         scope: pools of one layer each, or one global pool.
-        exclude: name patterns of layers that are never pruned, such as `*shortcut*`.
+        exclude: name patterns of layers that are never pruned, such as '["*shortcut*"]'; a * needs the quotes.
         score: which weights go.
         one_shot: cut every level from level 0's trained weights (LTH Fig. 4) instead of from the level before.
         grid: for one-shot, the densities of levels 1, 2, …; without it, those of iterative pruning.
@@ -78,8 +78,8 @@ class PruningLoop(Callback):
         pruned: what pruned weights become: zero; init, frozen at their values of the rewind point; zero_if_shrunk, zero
             where training has moved them towards zero, else frozen like that (arXiv 1905.01067).
         controls: what to train beside the tickets.
-        replicates: independent repetitions of everything. On the command line also `--replicates`.
-        ticket: a level's folder or a ticket.pt that level 0 starts from. On the command line also `--ticket`.
+        replicates: independent repetitions of everything.
+        ticket: a level's folder or a ticket.pt that level 0 starts from.
         evaluate_every: optimizer steps between evaluations (LTH: 100).
         checkpoint_every: optimizer steps between checkpoints of the training at hand, for --resume.
         test_curve: also evaluate the test set every `evaluate_every` steps.
