@@ -1,28 +1,22 @@
 """`lth` and `python -m lth_lightning`."""
 
-import contextlib
+# Nothing else, since Ctrl-C is not ours while it is imported.
 import os
 import sys
-from collections.abc import Iterator
 
-from lth_lightning import __version__, interrupt
-from lth_lightning.usage import COMMANDS, READERS, usage
+from lth_lightning import interrupt
 
 
 def console() -> None:
     """Run the command line and exit with its code."""
     interrupt.starting()
     words = sys.argv[1:]
-    if words in (["--help"], ["-h"]):
-        print(usage(), end="")
-        return
-    if words == ["--version"]:
-        print(f"lth {__version__}")
-        return
     try:
         code = _run(words)
-    except KeyboardInterrupt:  # a second one, when the first has been told
+    except KeyboardInterrupt:  # a second one, before the first has been told
         code = interrupt.CODE
+        interrupt.ending(code)
+        interrupt.say_stopped()
     interrupt.ending(code)
     # Not imported for it: it brings torch, which some commands do without.
     if ranks := sys.modules.get("lth_lightning.callbacks.ranks"):
@@ -31,6 +25,15 @@ def console() -> None:
 
 
 def _run(words: list[str]) -> int:
+    from lth_lightning import __version__
+    from lth_lightning.usage import COMMANDS, READERS, usage
+
+    if words in (["--help"], ["-h"]):
+        print(usage(), end="")
+        return 0
+    if words == ["--version"]:
+        print(f"lth {__version__}")
+        return 0
     if "_ARGCOMPLETE" in os.environ or any(name in words[0] for name in ("completion", "shtab") if words):
         print("lth: There is no completion of words in the shell: `lth --help` has the commands.", file=sys.stderr)
         return 2
@@ -46,25 +49,18 @@ def _run(words: list[str]) -> int:
     if not words[0].startswith("-") and words[0] not in COMMANDS:
         print(f"lth: There is no command '{words[0]}': give one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
-    with _sign_of_life():
+    is_shown = sys.stderr.isatty() and os.environ.get("LOCAL_RANK", "0") == "0"
+    if is_shown:  # a line on a terminal that is gone when the libraries, which take seconds, are loaded
+        print("Loading PyTorch and Lightning …", end="", file=sys.stderr, flush=True)
+    try:
         from lth_lightning.cli import main  # late: it brings torch
+    finally:
+        if is_shown:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
 
     # So that `--model my_file.MyModel` finds the file that lies where the command is typed.
     sys.path.append(os.getcwd())
     return main()
-
-
-@contextlib.contextmanager
-def _sign_of_life() -> Iterator[None]:
-    """A line on a terminal that is gone when the libraries, which take seconds, are loaded."""
-    is_shown = sys.stderr.isatty() and os.environ.get("LOCAL_RANK", "0") == "0"
-    if is_shown:
-        print("Loading PyTorch and Lightning …", end="", file=sys.stderr, flush=True)
-    try:
-        yield
-    finally:
-        if is_shown:
-            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@ from typing import Any
 import yaml
 
 from lth_lightning.errors import UserError
+from lth_lightning.files import read_whole
 from lth_lightning.nesting import check_nesting
 from lth_lightning.results import run_folder, session
 from lth_lightning.shipped import config_folder, config_names
+from lth_lightning.words import check_empty, yaml_error
 
 ALIASES = {
     "--replicates": "--pruning.replicates",
@@ -24,6 +26,8 @@ ALIASES = {
 }
 """Short names of options that people type often."""
 
+LEVELS, DENSITY = "--pruning.levels", "--pruning.until_density"
+
 PATHS = ("--config", "-c", "--resume", "--logs", "--pruning.ticket", "--ckpt_path", "--data.root")
 """Options whose value is a file or a folder."""
 
@@ -31,12 +35,15 @@ SAY_WHAT = "Say what to {}: --ckpt_path and a level's folder of a run, or a chec
 
 DEFAULT_CONFIG = "quickstart"
 
+DEFAULT_LOGS = "lightning_logs"
+
 
 def prepare(arguments: Sequence[str]) -> list[str]:
     """Resolve short names of options and configs, and put a run's own config in front where one is named.
 
     Raises UserError for a config that is neither a file nor a shipped one's name, or a run that is none.
     """
+    check_empty(arguments)
     words = [alias(word) for word in arguments]
     for word in words:
         _check_word(word)
@@ -54,12 +61,63 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     own = _own_config(command, words)
     if own:
         return [command, "--config", as_word(own), *words[1:]]
-    named = any(word in ("--config", "-c") or word.startswith(("--model", "--help", "-h")) for word in words)
-    if command in ("validate", "test") and not named:
+    if command in ("validate", "test") and not _names_model(words):
+        if path := value_of("--ckpt_path", words):
+            read_whole(Path(path))
+            raise UserError(f"{path} lies in no run: name its model and data by --config, or by --model and --data.")
         raise UserError(SAY_WHAT.format(command))
-    if command == "fit" and not named:
-        return [command, "--config", _config(DEFAULT_CONFIG), *words[1:]]
+    if command == "fit":
+        if not _names_model(words):
+            words = [command, "--config", _config(DEFAULT_CONFIG), *words[1:]]
+        return _with_folder_of_logger(words)
     return words
+
+
+def _names_model(words: Sequence[str]) -> bool:
+    """Whether the words name a config, a model's class, or ask for help: `--model.hidden` changes another's model."""
+    names = ("--config", "-c", "--model", "--model.class_path", "--help", "-h")
+    return any(word.partition("=")[0] in names or word.startswith(("--model.help", "--help")) for word in words)
+
+
+def _with_folder_of_logger(words: list[str]) -> list[str]:
+    """A logger that asks for a folder gets that of the runs, where it is named alone: `--trainer.logger CSVLogger`."""
+    name = (value_of("--trainer.logger", words) or "").rpartition(".")[2]
+    is_told = any(word.startswith(("--trainer.logger.save_dir", "--resume")) for word in words)
+    if is_told or name not in ("CSVLogger", "TensorBoardLogger"):
+        return words
+    of_files = [content["logs"] for _, content in configs_of(words) if content.get("logs")]
+    logs = value_of("--logs", words) or (of_files or [DEFAULT_LOGS])[-1]
+    return [*words, f"--trainer.logger.save_dir={logs}"]
+
+
+def set_length(words: Sequence[str]) -> list[str]:
+    """`words`, of which the last that says how far a run goes is followed: --pruning.levels, or --until-density.
+
+    The schedule follows the density where it knows both, so that levels would change nothing. Raises UserError where
+    flags give both.
+    """
+    flags = {"levels": value_of(LEVELS, words), "until_density": value_of(DENSITY, words)}
+    flags = {name: value for name, value in flags.items() if value not in (None, "null")}
+    if len(flags) == 2:
+        raise UserError("Give --pruning.levels or --until-density, not both.")
+    of_files = (content.get("pruning") for _, content in reversed(configs_of(words)))
+    for known in (flags, *(found for found in of_files if isinstance(found, dict))):
+        if known.get("until_density") is not None:
+            break
+        if "levels" in known:
+            return [*words, f"{DENSITY}=null"]
+    return list(words)
+
+
+def configs_of(words: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """The config files that the words name, and what each holds: nothing where it cannot be read."""
+    found = []
+    for file in (after for word, after in pairwise(words) if word == "--config"):
+        content = None
+        with contextlib.suppress(OSError, ValueError, yaml.YAMLError, RecursionError):
+            content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        found.append((file, content if isinstance(content, dict) else {}))
+    return found
 
 
 def refuse_environment(environment: Mapping[str, str]) -> None:
@@ -109,10 +167,16 @@ def _config(name: str) -> str:
     if Path(name).is_file():
         try:
             text = Path(name).read_text(encoding="utf-8")
-            check_nesting(text, name)
-            yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
+        except UnicodeDecodeError as error:
             raise UserError(f"{name} is no YAML: {error}") from None
+        check_nesting(text, name)
+        if trouble := yaml_error(text):
+            raise UserError(f"{name} is no YAML: {trouble}.")
+        content = yaml.safe_load(text)
+        if content is None:
+            raise UserError(f"{name} is empty: give settings such as 'pruning: {{levels: 3}}', or drop it.")
+        if not isinstance(content, dict):
+            raise UserError(f"{name} is no config: give names and values, such as 'pruning: {{levels: 3}}'.")
         return as_word(Path(name))
     shipped = config_folder() / f"{name}.yaml"
     if shipped.is_file():

@@ -1,6 +1,5 @@
 """Going on with a run: what may differ from its config, and the line that tells how."""
 
-import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -98,7 +97,7 @@ def advice(folder: Path | None = None) -> str:
     folder = folder or (_begun[-1] if _begun else None)
     if folder is None:
         return "Nothing was begun."
-    path = os.path.relpath(folder)
+    path = str(folder)
     if is_from_python(folder):
         return f"What is finished is kept; go on with: PruningLoop.run(…, folder={path!r})"
     word = shlex.quote(f"./{path}" if path.startswith("-") else path)

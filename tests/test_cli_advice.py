@@ -118,6 +118,8 @@ def test_a_terminal_shows_each_finished_training(capsys: pytest.CaptureFixture[s
 
 
 def test_a_short_flag_in_a_config_is_told_where_it_belongs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "mine.yaml").write_text("replicates: 1\n")
-    assert main(["fit", "--config", "quickstart", "--config", str(tmp_path / "mine.yaml"), "--dry-run"]) == 2
-    assert capsys.readouterr().err == "lth: A config has no 'replicates' by itself: put 'replicates' under 'pruning'.\n"
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("replicates: 1\n")
+    assert main([*QUICK, "--config", str(mine), "--dry-run"]) == 2
+    told = "A config has no 'replicates' by itself: put 'replicates' under 'pruning'."
+    assert capsys.readouterr().err == f"lth: {mine}: {told}\n"

@@ -86,6 +86,75 @@ command.console()
     assert (done.returncode, done.stderr.strip()) == (130, "Stopped.")
 
 
+def said_and_code(run: str, folder: Path) -> tuple[int, str]:
+    """Exit code and standard error of a command whose work is the function `run` of this code."""
+    code = f"""
+import os, signal, sys, time
+from lth_lightning import __main__ as command, interrupt
+
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep({PATIENCE})
+
+{run}
+command._run = run
+command.console()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=folder)
+    return done.returncode, done.stderr.strip()
+
+
+def test_a_second_one_before_the_first_has_been_told(tmp_path: Path) -> None:
+    run = """
+def run(words):
+    interrupt.running()
+    try:
+        press()
+    except KeyboardInterrupt:
+        press()
+"""
+    assert said_and_code(run, tmp_path) == (130, "Stopped.")
+
+
+def test_the_third_ends_what_does_not_end(tmp_path: Path) -> None:
+    run = """
+def run(words):
+    interrupt.running()
+    while True:
+        try:
+            press()
+        except KeyboardInterrupt:
+            continue
+"""
+    assert said_and_code(run, tmp_path) == (130, "Stopped.")
+
+
+def test_while_python_itself_ends(tmp_path: Path) -> None:
+    run = """
+class Last:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGINT):
+        kill(process, number)
+
+last = Last()
+
+def run(words):
+    return 0
+"""
+    assert said_and_code(run, tmp_path) == (0, "")
+
+
+def test_ctrl_c_is_taken_before_anything_else_is_imported() -> None:
+    code = """
+import sys
+before = set(sys.modules)
+from lth_lightning import __main__
+print(*sorted(set(sys.modules) - before))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
+    ours = {"lth_lightning", "lth_lightning.__main__", "lth_lightning.interrupt"}
+    assert set(done.stdout.split()) - {"_signal", "atexit"} == ours
+
+
 def test_where_ctrl_c_is_ignored_it_stays_so(tmp_path: Path) -> None:
     code = """
 import os, signal, sys

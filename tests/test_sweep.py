@@ -156,7 +156,7 @@ def test_names_of_cells_are_folders_of_their_own(grid: dict[str, list[Any]], tmp
 @pytest.mark.parametrize(
     ("grid", "told"),
     [
-        ("{data.nope: [1]}", "with --data.nope=1: lth_lightning.data.Digits: Option 'nope' is not accepted"),
+        ("{data.nope: [1]}", "with --data.nope=1: Digits has no option 'nope': it takes batch_size"),
         ("{nope: [1]}", "with --nope=1: There is no option --nope"),
         ("{seed_everything: [1], data.normalization: [none, foo]}", "--seed_everything=1 --data.normalization=foo:"),
         ("{model: [LeNet300, NoNet]}", "with --model=NoNet: There is no class 'NoNet' for model: give one of"),

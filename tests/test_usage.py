@@ -20,8 +20,8 @@ from lth_lightning.usage import COMMANDS, EXAMPLES, READERS, usage
 def told(*words: str) -> tuple[str, set[str]]:
     """What `lth` with these words prints, and the packages that it has imported by then."""
     code = (
-        "import sys; from lth_lightning.__main__ import console; console(); "
-        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+        "import atexit, sys; from lth_lightning.__main__ import console; atexit.register(lambda: "
+        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)); console()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment(), check=True

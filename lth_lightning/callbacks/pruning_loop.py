@@ -68,7 +68,7 @@ class PruningLoop(Callback):
         rates: fraction of what is left that goes each round, by kind (conv, linear, output) and name pattern
             (LTH Fig. 2). A kind without a rate is not pruned.
         scope: pools of one layer each, or one global pool.
-        exclude: name patterns of layers that are never pruned, such as `*shortcut*`.
+        exclude: name patterns of layers that are never pruned, such as '["*shortcut*"]'; a * needs the quotes.
         score: which weights go.
         one_shot: cut every level from level 0's trained weights (LTH Fig. 4) instead of from the level before.
         grid: for one-shot, the falling densities of levels 1, 2, …; without it, those of iterative pruning. They are
@@ -79,11 +79,10 @@ class PruningLoop(Callback):
         pruned: what pruned weights become: zero; init, frozen at their values of the rewind point; zero_if_shrunk, zero
             where training has moved them towards zero, else frozen like that (arXiv 1905.01067).
         controls: what to train beside the tickets.
-        replicates: independent repetitions of everything. On the command line also `--replicates`.
+        replicates: independent repetitions of everything.
         first_replicate: the number of the first of them. Replicate 3 is the same in a run that begins with it as in one
-            of six: a study can be made in several runs, on several machines, which `lth report` puts together. On the
-            command line also `--first-replicate`.
-        ticket: a level's folder or a ticket.pt that level 0 starts from. On the command line also `--ticket`.
+            of six: a study can be made in several runs, on several machines, which `lth report` puts together.
+        ticket: a level's folder or a ticket.pt that level 0 starts from.
         evaluate_every: optimizer steps between evaluations (LTH: 100).
         checkpoint_every: optimizer steps between checkpoints of the training at hand, for --resume.
         test_curve: also evaluate the test set every `evaluate_every` steps.

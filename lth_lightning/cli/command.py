@@ -30,6 +30,7 @@ from lth_lightning.callbacks.origin import fresh_model
 from lth_lightning.callbacks.trainer import leave_no_files, numbers_files
 from lth_lightning.cli import devices
 from lth_lightning.cli.code import check_code
+from lth_lightning.cli.explain import explained
 from lth_lightning.cli.messages import did_you_mean, own_error, plain
 from lth_lightning.cli.values import check_values
 from lth_lightning.data import TensorDataModule
@@ -46,6 +47,10 @@ SESSION_OPTIONS = ("resume", "dry_run", "layers", "workers", "config", "sweep")
 """Options of one call of the command: not part of the experiment, so not in config.yaml."""
 
 
+IN_HELP = ("help", "pruning", "model", "data", "trainer")
+"""The first option of each group that `--help` lists: the package's own before the Trainer's, which fill screens."""
+
+
 class LTHCLI(LightningCLI):
     """`lth fit|validate|test`: every class and option from YAML and flags."""
 
@@ -55,7 +60,7 @@ class LTHCLI(LightningCLI):
         # No abbreviations: `--pruning.level 3` must not pass for `--pruning.levels 3`.
         strict = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
-            args=list(args),
+            args=arguments.set_length(args),
             seed_everything_default=0,
             save_config_callback=None,
             auto_configure_optimizers=False,
@@ -66,7 +71,11 @@ class LTHCLI(LightningCLI):
                 "enable_model_summary": False,
                 "enable_checkpointing": False,
             },
-            parser_kwargs={**strict, **{name: dict(strict) for name in self.subcommands()}},
+            parser_kwargs={
+                **strict,
+                # Without it, the usage of `--help` has a line for each option.
+                **{name: {**strict, "usage": f"lth {name} [options]"} for name in self.subcommands()},
+            },
         )
 
     @classmethod
@@ -114,7 +123,7 @@ class LTHCLI(LightningCLI):
             help="Trainings side by side on a CPU, each in its own process; by default as many as fit, and 1 where the "
             "module or the data are your own.",
         )
-        parser.add_argument("--logs", type=str, default="lightning_logs", help="Folder that runs are kept in.")
+        parser.add_argument("--logs", type=str, default=arguments.DEFAULT_LOGS, help="Folder that runs are kept in.")
         parser.add_argument(
             "--resume",
             type=str | None,
@@ -133,7 +142,7 @@ class LTHCLI(LightningCLI):
             nargs="?",
             const=True,
             default=False,
-            help="Say what a run would do, and train nothing. Also --dry-run.",
+            help="Say what a run would do, and train nothing.",
         )
         parser.add_argument(
             "--layers",
@@ -145,15 +154,21 @@ class LTHCLI(LightningCLI):
         )
         for name in ("num_classes", "shape"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        for short, long in arguments.ALIASES.items():
+            if "_" not in short:
+                action = next(action for action in parser._actions if action.dest == long.removeprefix("--"))
+                action.help = f"{action.help} Also {short}."
+        parser._action_groups = sorted(parser._action_groups, key=_place_in_help)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
             unknown = re.match(r"unrecognized arguments: (\S+)", str(error))
-            if not unknown or not args or args[0] not in self.subcommands():
+            if not args or args[0] not in self.subcommands():
                 raise
-            raise UserError(did_you_mean(unknown[1], args[0], self._parser(args[0]))) from None
+            told = did_you_mean(unknown[1], args[0], self._parser(args[0])) if unknown else None
+            raise UserError(told or explained(str(error), args, self._parser(args[0]))) from None
         except UnicodeDecodeError:
             raise UserError("A file that the command line names is no UTF-8 text: give a YAML file.") from None
         except RecursionError:
@@ -354,3 +369,8 @@ def _tell_level(folder: Path) -> None:
     with contextlib.suppress(UserError):  # the weights are whole, and are what is evaluated
         level += f", {Record.read(folder / RESULT).density:.1%} of the weights"
     Display().tell(level)
+
+
+def _place_in_help(group: Any) -> int:
+    names = [action.dest.partition(".")[0] for action in group._group_actions[:1]]
+    return IN_HELP.index(names[0]) if names and names[0] in IN_HELP else len(IN_HELP)

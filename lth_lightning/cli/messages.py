@@ -50,6 +50,7 @@ def did_you_mean(word: str, command: str, parser: ArgumentParser) -> str:
     found += difflib.get_close_matches(name, known_options, n=1, cutoff=0.75)
     parts = {option.rpartition(".")[2]: option for option in known_options}
     found += [parts[part] for part in difflib.get_close_matches(name.rpartition(".")[2], parts, n=1, cutoff=0.75)]
+    found += [option for option in known_options if option.startswith(name) and len(name) > 2]
     return f"There is no option --{name}: {f'did you mean --{found[0]}?' if found else f'see `lth {command} --help`.'}"
 
 

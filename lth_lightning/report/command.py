@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lth_lightning.errors import UserError
+from lth_lightning.words import check_empty
 
 
 class _Parser(argparse.ArgumentParser):
@@ -65,7 +67,10 @@ def _run(words: Sequence[str]) -> int:
     )
     difference_words.add_argument("first", type=Path, metavar="RUN")
     difference_words.add_argument("second", type=Path, metavar="RUN")
-    chosen = parser.parse_args(words)
+    check_empty(words)
+    chosen, unknown = parser.parse_known_args(words)
+    if unknown:
+        raise UserError(_unknown(unknown[0], commands.choices[chosen.command]))
 
     from lth_lightning.report.terminal import console  # late, for `--help`
 
@@ -81,6 +86,18 @@ def _run(words: Sequence[str]) -> int:
     from lth_lightning.report import difference
 
     return difference.show(chosen.first, chosen.second, console())
+
+
+def _unknown(word: str, parser: argparse.ArgumentParser) -> str:
+    """What to say of a word that a command does not know."""
+    if not word.startswith("-"):
+        return f"'{word}' is one argument too many: see `{parser.prog} --help`."
+    name = word.partition("=")[0]
+    options = [option for action in parser._actions for option in action.option_strings]
+    meant = [option for option in options if option.startswith(name)]
+    meant += difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    guess = f"did you mean {meant[0]}? See" if meant else "see"
+    return f"There is no option {name}: {guess} `{parser.prog} --help`."
 
 
 def _densities(text: str) -> tuple[float, ...]:

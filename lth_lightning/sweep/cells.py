@@ -17,6 +17,7 @@ from lth_lightning.errors import UserError
 from lth_lightning.files import write_text
 from lth_lightning.results import Training
 from lth_lightning.results.run_folder import CONFIG, SWEEP, check_run, claim
+from lth_lightning.words import yaml_error
 
 NO_SETTINGS = (
     "config",
@@ -145,7 +146,8 @@ def _combinations(grid: dict[str, Any]) -> list[dict[str, Any]]:
         if flag.replace("-", "_") in NO_SETTINGS or flag.endswith(".help"):
             raise UserError(f"sweep: '{flag}' is not a setting of a run: sweep over another flag.")
         if not isinstance(values, list):
-            raise UserError(f"sweep: {flag} is {values!r}: give a list of values, such as [{values}].")
+            trouble = yaml_error(values) if isinstance(values, str) else None
+            raise UserError(f"sweep: {flag} is {values!r}: {trouble or f'give a list of values, such as [{values}]'}.")
         if not values:
             raise UserError(f"sweep: {flag} has no values: give one or more, or drop it.")
         texts = [json.dumps(value, default=str) for value in values]  # 1, 1.0 and true can mean different things
