@@ -107,6 +107,11 @@ def test_data_that_fit_are_as_they_were() -> None:
     assert data.asked == 0
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_a_trainers_precision_is_left_to_the_trainer(kind: torch.dtype) -> None:
+    driver({}, model=lambda: tiny().to(kind), data=Other(images(1, 8, 8), LABELS)).prepare()
+
+
 def test_data_without_a_model_are_told_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

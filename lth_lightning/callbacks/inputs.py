@@ -49,6 +49,9 @@ def _try(model: Classifier, batch: Any) -> None:
             f"{name} takes batches of inputs and labels, two tensors, and your data give others: {_REMEDY}."
         )
     inputs, labels = batch[0][:_SAMPLES], batch[1]
+    if inputs.is_floating_point():
+        # A Trainer's precision has the two meet.
+        inputs = inputs.to(next(model.parameters()).dtype)
     model.eval()
     try:
         with torch.no_grad():
@@ -69,7 +72,7 @@ def _try(model: Classifier, batch: Any) -> None:
 def _wanted(model: Classifier, inputs: Tensor) -> str:
     name, given = type(model).__name__, list(inputs.shape[1:])
     first = next((part for part in model.modules() if isinstance(part, (nn.Linear, nn.Conv2d))), None)
-    if inputs.dtype != torch.float32:
+    if not inputs.is_floating_point():
         return f"{name} wants inputs of float32, your data give {str(inputs.dtype).removeprefix('torch.')}"
     if isinstance(first, nn.Linear):
         return f"{name} wants inputs of {first.in_features} values, your data give {given}"
