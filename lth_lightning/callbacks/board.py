@@ -42,6 +42,9 @@ TensorBoard selects no run at all where there are more than 40, as in most of ou
 all that its filter leaves, if these are no more than 40, so the titles say what to filter by.
 """
 
+FIRST_LINE = "replicate_0/"
+"""In LAYOUT: the first replicate of a run has another number where the run says so."""
+
 _SUFFIX = ".hparams"
 
 
@@ -50,15 +53,21 @@ class SummaryBoard:
 
     Written anew from the records on resume. A line has one event file: TensorBoard reads files in the order of their
     names, which is not that of their making within a second, and draws a line in the order it reads.
+
+    Args:
+        run: its folder.
+        records: of the trainings that are finished.
+        first_replicate: number of the run's first one.
     """
 
-    def __init__(self, run: Path, records: Sequence[Record]) -> None:
+    def __init__(self, run: Path, records: Sequence[Record], first_replicate: int = 0) -> None:
         self._folder = run / "summary"
         self._writers: dict[Path, SummaryWriter] = {}
         if self._folder.exists():
             shutil.rmtree(self._folder)
         # In the line that every run has, lest the layout be a line of its own without points.
-        self._writer(Training(0, TICKET, 0, 0, Path())).add_custom_scalars(LAYOUT)
+        layout = {title.replace(FIRST_LINE, f"replicate_{first_replicate}/"): part for title, part in LAYOUT.items()}
+        self._writer(Training(first_replicate, TICKET, 0, 0, Path())).add_custom_scalars(layout)
         for record in records:
             self.add(record)
 
