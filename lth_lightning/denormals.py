@@ -27,4 +27,4 @@ def flushed() -> Iterator[None]:
 
 def are_flushed() -> bool:
     """Whether this thread computes with zero in place of denormal numbers."""
-    return not bool(torch.tensor(2.0**-126) * 0.5)
+    return not bool(torch.tensor(2.0**-126, dtype=torch.float32, device="cpu") * 0.5)

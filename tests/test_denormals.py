@@ -54,6 +54,20 @@ def test_the_flag_is_set_and_put_back() -> None:
     assert denormal(torch.full((8,), 2.0**-126) * 0.5) == 8
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_it_is_put_back_whatever_torch_makes_by_default(dtype: torch.dtype) -> None:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"), flushed():
+            with flushed():
+                pass
+            assert are_flushed()
+        assert not are_flushed()
+    finally:
+        torch.set_default_dtype(before)
+
+
 def moments(trainer: pl.Trainer) -> list[torch.Tensor]:
     states = trainer.optimizers[0].state.values()
     return [part for state in states for name, part in state.items() if name != "step" and part is not None]

@@ -45,6 +45,9 @@ def test_it_can_be_extended_upwards_alone(tmp_path: Path) -> None:
     folder = tmp_path / "quickstart" / "version_0"
     assert main(["fit", "--resume", str(folder), "--replicates", "2"]) == 0
     assert sorted(path.name for path in folder.glob("replicate_*")) == ["replicate_2", "replicate_3"]
+    assert sorted(path.name for path in folder.glob("summary/*")) == ["replicate_2", "replicate_3"]
+    (line,) = folder.glob("summary/replicate_2/ticket/events.*")
+    assert b"by: replicate_2/ticket" in line.read_bytes()
     assert main(["fit", "--resume", str(folder), "--first-replicate", "0"]) == 2
 
 

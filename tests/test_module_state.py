@@ -229,3 +229,25 @@ def test_a_ticket_begins_with_what_its_own_hooks_set_and_goes_on_with_what_train
     assert all(said == zeros for said, zeros, _ in SEEN)
     ticket = [(zeros, batches) for _, zeros, batches in SEEN if zeros > 20]
     assert [batches for _, batches in ticket] == list(range(11, 21)), "step 10 of level 0 had counted 10"
+
+
+class Remembers(OwnModule):
+    """Draws its weights towards those that a fit begins with."""
+
+    def on_train_start(self) -> None:
+        self.first = self.head.weight.detach().clone()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) + (self.head.weight - self.first).square().sum()
+
+
+@pytest.mark.parametrize("stop", [4, 14])
+def test_a_rewind_point_after_an_interruption_leaves_out_what_hooks_set_as_without_one(
+    tmp_path: Path, stop: int
+) -> None:
+    settings = {**SETTINGS, "levels": 1, "rewind_step": 10, "checkpoint_every": 2, "evaluate_every": 2}
+    go(tmp_path / "whole", settings, model=Remembers, data=SmallData())
+    with pytest.raises(StoppedError):
+        go(tmp_path, settings, model=Remembers, data=SmallData(), callbacks=lambda training: [StopAt(stop)])
+    go(tmp_path, settings, model=Remembers, data=SmallData(), folder=run_of(tmp_path))
+    assert_same(run_of(tmp_path / "whole"), run_of(tmp_path))

@@ -146,7 +146,9 @@ def test_modules_that_nobody_registered_and_what_has_a_state_dict() -> None:
     assert schedules[1].last_epoch == 1
 
 
-@pytest.mark.parametrize("value", [iter([1]), (n for n in "ab"), io.StringIO("a"), object(), Meter()], ids=repr)
+@pytest.mark.parametrize(
+    "value", [iter([1]), (n for n in "ab"), io.StringIO("a"), object(), Meter()], ids=lambda value: type(value).__name__
+)
 def test_what_cannot_be_made_anew_is_lost_where_there_is_none(value: Any) -> None:
     with pytest.raises(LostError):
         written([value])

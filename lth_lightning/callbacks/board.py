@@ -34,7 +34,7 @@ CURVES = {"validation loss": "val_loss", "validation accuracy": "val_acc", "trai
 TEST_CURVES = {"test accuracy": "test_acc"}
 
 
-def layout(test_curve: bool) -> dict[str, dict[str, list[Any]]]:
+def layout(test_curve: bool, first_replicate: int = 0) -> dict[str, dict[str, list[Any]]]:
     """Charts that overlay all selected runs, by their tags: the paper's Fig. 4 above, its Fig. 3 and 11 below.
 
     A chart of test accuracy where the run has such a curve (`test_curve`).
@@ -47,7 +47,7 @@ def layout(test_curve: bool) -> dict[str, dict[str, list[Any]]]:
         "Levels (x: level). Empty? Filter the runs at the left by: summary": {
             title: ["Multiline", [f"^level/{name}$"]] for title, name in LEVELS.items()
         },
-        "Curves (x: optimizer steps). Empty? Filter the runs at the left by: replicate_0/ticket": {
+        f"Curves (x: optimizer steps). Empty? Filter the runs at the left by: replicate_{first_replicate}/ticket": {
             # However the module logs it. TensorBoard draws every tag that matches.
             title: ["Multiline", [f"^({'|'.join(forms(name))})$"]]
             for title, name in curves.items()
@@ -63,15 +63,22 @@ class SummaryBoard:
 
     Written anew from the records on resume. A line has one event file: TensorBoard reads files in the order of their
     names, which is not that of their making within a second, and draws a line in the order it reads.
+
+    Args:
+        run: its folder.
+        records: of the trainings that are finished.
+        test_curve: whether the run has one.
+        first_replicate: number of the run's first one.
     """
 
-    def __init__(self, run: Path, records: Sequence[Record], test_curve: bool) -> None:
+    def __init__(self, run: Path, records: Sequence[Record], test_curve: bool, first_replicate: int = 0) -> None:
         self._folder = run / "summary"
         self._writers: dict[Path, SummaryWriter] = {}
         if self._folder.exists():
             shutil.rmtree(self._folder)
         # In the line that every run has: in a line of its own the layout would be one without points.
-        self._writer(Training(0, TICKET, 0, 0, Path())).add_custom_scalars(layout(test_curve))
+        line = self._writer(Training(first_replicate, TICKET, 0, 0, Path()))
+        line.add_custom_scalars(layout(test_curve, first_replicate))
         for record in records:
             self.add(record)
 

@@ -229,7 +229,7 @@ class Driver:
         if not trainers.is_rank_zero():
             return
         if self.maker.logs:
-            self._board = SummaryBoard(self.folder, self._table(), self.loop.test_curve)
+            self._board = SummaryBoard(self.folder, self._table(), self.loop.test_curve, self.loop.first_replicate)
         self.display.note(f"run: {self.folder}")
         for remark in self.remarks:
             self.display.tell(remark)

@@ -124,6 +124,8 @@ class ModuleState:
         grads = {name: grad for name, grad in self._grads().items() if grads_before.get(name) != grad}
         own = {"attributes": attributes, "dropped": dropped, "requires_grad": grads, "lost": lost, **self._results()}
         own["of_rewind_point"] = of_rewind_point
+        if not of_rewind_point:
+            own["since_start"] = list(self._changes(now, self._start))
         if self._trainer.world_size == 1:
             return {"ranks": [own]}
         ranks: list[Any] = [None] * self._trainer.world_size
@@ -169,7 +171,26 @@ class ModuleState:
                 first = self._first_grads.get(name, first)
             parameter.requires_grad_(saved["requires_grad"].get(name, first))
         self._restore_results(saved)
+        self._note_start(saved)
         return list(dict.fromkeys(lost))
+
+    def _note_start(self, saved: Mapping[str, Any]) -> None:
+        """Have a rewind point that is still to come leave out what it would have without the interruption.
+
+        What hooks have set now, of weights that were trained already, is not what they set then, and is put back.
+        """
+        if "since_start" not in saved:
+            return
+        changed = set(saved["since_start"])
+        now, held = self._glance()
+        self._held += held
+        for part, nodes in now.items():
+            start = self._start.setdefault(part, {})
+            for name, node in nodes.items():
+                if (part, name) not in changed:
+                    start[name] = node
+                elif name in start and same(start[name], node):
+                    del start[name]
 
     @staticmethod
     def _write(writer: Writer, holder: Any, name: str, node: Node) -> list[str]:
