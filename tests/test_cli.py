@@ -75,7 +75,9 @@ def test_a_level_is_evaluated_to_what_its_record_says(
     assert shown is not None
     result = json.loads((folder / "result.json").read_text())
     assert float(shown[1]) == pytest.approx(result[metric], abs=1e-6)
-    where = f"replicate 1 {folder.parent.name} level {result['level']}, {result['density']:.1%} of the weights"
+    where = (
+        f"replicate 1 {folder.parent.name} level {result['level']}: {result['density']:.1%} of its weights are not 0"
+    )
     assert out.splitlines()[0] == where
     assert " step " not in out, "an evaluation alone is at no step"
 

@@ -192,8 +192,8 @@ def test_words_that_are_no_numbers_are_told_as_what_they_should_be(
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (["--densities", "0.2"], "No level has 0.2% of the weights; the nearest has 51.2%. Percent are expected: 20 for 20%."),  # noqa: E501
-    (["--densities", "100,30"], "No level has 30% of the weights; the nearest has 51.2%."),
+    (["--densities", "0.2"], "No level has 0.2% of the weights; the nearest has 51.3%. Percent are expected: 20 for 20%."),  # noqa: E501
+    (["--densities", "100,30"], "No level has 30% of the weights; the nearest has 51.3%."),
     (["--steps", "9000"], "No training was evaluated near step 9,000; the last evaluation is that of step 2,000."),
 ])  # fmt: skip
 def test_what_is_asked_for_and_not_there_is_told_before_anything_is_written(

@@ -215,7 +215,7 @@ def test_a_dry_run_counts_the_cells_and_writes_nothing(capsys: pytest.CaptureFix
     assert counts == [("2", "40"), ("4", "80")] * 4
     assert "8 cells, 24 trainings." in out
     assert "Time: about" in out
-    assert "Disk: about" in out
+    assert "Disk: " in out
 
 
 def test_cells_of_one_line_are_made_side_by_side_with_the_same_bits(

@@ -1,10 +1,9 @@
 """The LightningCLI whose `fit` is a run of a PruningLoop."""
 
-import contextlib
 import os
 import re
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor
 
 import lth_lightning.callbacks
 import lth_lightning.data
@@ -37,10 +37,11 @@ from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.models import Classifier
 from lth_lightning.place import place_of
+from lth_lightning.pruning import weight_layers
 from lth_lightning.pruning.rewind import check_fits
 from lth_lightning.pruning.ticket import check_finite, read_format
-from lth_lightning.results import Record, Training, layers_table, results_table, verdict
-from lth_lightning.results.run_folder import RESULT, TRAINED
+from lth_lightning.results import Training, layers_table, results_table, verdict
+from lth_lightning.results.run_folder import TRAINED
 from lth_lightning.seeding import derive_seed, seed_all
 
 SESSION_OPTIONS = ("resume", "dry_run", "layers", "workers", "config", "sweep")
@@ -343,13 +344,14 @@ class LTHCLI(LightningCLI):
                 f"{file} does not exist: the level is not finished, or it is a control's, whose weights are kept with "
                 "pruning.save_controls alone."
             )
+        weights: dict[str, Tensor] = {}
         if file.suffix != ".ckpt":  # a Lightning checkpoint is given to the module by Lightning
             weights = read_format(file, ("weights",))["weights"]
             check_fits(model, weights, str(file))
             check_finite(weights, (), file)
             self.trainer.callbacks.append(WeightsHolder(weights))
             path = None
-        _tell_level(file.parent)
+        _tell_level(file.parent, model, weights)
         leave_no_files(self.trainer)
         try:
             with seeded_hooks(seed, datamodule, model):
@@ -360,15 +362,18 @@ class LTHCLI(LightningCLI):
             raise UserError(f"{file} does not fit this network: {error}") from None
 
 
-def _tell_level(folder: Path) -> None:
-    """One line on which level of a run is evaluated, and how many weights it has left; none where it is no level's."""
+def _tell_level(folder: Path, model: pl.LightningModule, weights: Mapping[str, Tensor]) -> None:
+    """One line on which level of a run is evaluated, and how sparse `weights` are; none where it is no level's."""
     place = place_of(folder.resolve())
     if "level" not in place:
         return
-    level = f"replicate {place['replicate']} {folder.resolve().parent.name} level {place['level']}"
-    with contextlib.suppress(UserError):  # the weights are whole, and are what is evaluated
-        level += f", {Record.read(folder / RESULT).density:.1%} of the weights"
-    Display().tell(level)
+    # From what is evaluated, and not from what another file says of it.
+    values = [weights[layer.name] for layer in weight_layers(model) if layer.name in weights]
+    size = sum(value.numel() for value in values)
+    left = (
+        f": {sum(int(value.count_nonzero()) for value in values) / size:.1%} of its weights are not 0" if size else ""
+    )
+    Display().tell(f"replicate {place['replicate']} {folder.resolve().parent.name} level {place['level']}{left}")
 
 
 def _place_in_help(group: Any) -> int:
