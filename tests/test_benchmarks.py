@@ -157,10 +157,10 @@ def test_step_prints_a_line_a_pair_and_a_ratio_a_loop(
     step.main()
     lines = capsys.readouterr().out.splitlines()
     times = [[float(cell) for cell in line.split()[2:]] for line in lines if line.startswith("pair ")]
-    assert [len(row) for row in times] == [6]
+    assert [len(row) for row in times] == [7]
     ratios = {line.split()[2]: float(line.split()[3]) for line in lines if line.startswith("  level / ")}
     ours, *others = times[0]
-    assert list(ratios) == ["bare", "bare-own", "plain", "matched", "ordinary"]
+    assert list(ratios) == ["bare", "bare-zero", "bare-own", "plain", "matched", "ordinary"]
     assert list(ratios.values()) == pytest.approx([ours / other for other in others], rel=0.01, abs=0.001)
     assert sum(line.startswith("share of a level of") for line in lines) == 2
 
