@@ -106,6 +106,7 @@ def test_the_global_batch_is_split_without_overlap(starter: Starter, one: Path, 
             assert sorted(first + second) == sorted(alone)
 
 
+@pytest.mark.thorough
 def test_two_ranks_stopped_and_resumed_end_like_two_that_were_not(starter: Starter, two: Path) -> None:
     run, levels = starter.run("two", 1), starter.run("two", 1) / "replicate_0/ticket"
 

@@ -69,6 +69,7 @@ def test_a_run_gives_what_a_masked_one_gives(tmp_path: Path, masked: Path, kerne
     assert_same_run(tmp_path / "run" / "version_0", masked)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kernels", ["compact", "csr"])
 def test_a_run_that_is_stopped_within_a_level_goes_on_bit_for_bit(tmp_path: Path, kernels: str) -> None:
     go(tmp_path / "whole", loop(kernels), steps=60, model=wide)
@@ -108,7 +109,7 @@ def test_a_level_starts_from_the_rewound_weights_bit_for_bit(tmp_path: Path, ker
 @pytest.mark.parametrize(
     ("settings", "model", "flags", "part"),
     [
-        ({"kernels": "compact"}, lambda: ResNet20(num_classes=10, shape=(3, 8, 8)), {}, "compact"),
+        ({"kernels": "compact"}, lambda: ResNet20(num_classes=10, shape=(1, 8, 8)), {}, "compact"),
         (
             {"kernels": "compact"},
             lambda: wide(optimizer=lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.01)),

@@ -174,6 +174,7 @@ def test_somebodys_own_module_makes_n_steps_too(tmp_path: Path, k: int, limit: s
         assert [one for one, _ in rates] == [0.05 * 0.5 ** (t // 12) for t in range(first, first + steps)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("own", [False, True], ids=["LeNet", "somebody's own module"])
 @pytest.mark.parametrize("test_curve", [False, True])
 def test_an_interrupted_run_with_them_goes_on(tmp_path: Path, own: bool, test_curve: bool) -> None:

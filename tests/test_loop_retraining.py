@@ -304,6 +304,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", RETRAININGS)
 @pytest.mark.parametrize(("own", "at", "stop"), [(False, 0, 19), (False, 1, 8), (False, 2, 14), (True, 2, 14)])
 def test_an_interrupted_run_goes_on_bit_for_bit(

@@ -218,6 +218,7 @@ class Regression(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["LeNet", "augmented", "own"])
 def test_runs_are_the_same_again_by_workers_extended_and_interrupted(tmp_path: Path, kind: str) -> None:
     make: Any = {"LeNet": (tiny, Digits), "augmented": (pictured, Pictures), "own": (OwnModule, SmallData)}[kind]

@@ -117,6 +117,7 @@ def test_in_one_shot_every_level_is_cut_from_the_dense_ticket(tmp_path: Path) ->
         assert not equal(mask_of(run, number, "by_chance_0"), mask_of(run, number))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("own", [False, True], ids=["LeNet", "somebody's own module"])
 def test_a_run_is_extended_interrupted_and_made_by_workers(tmp_path: Path, own: bool) -> None:
     rates = {"conv": 0.2, "output": 0.1} if own else RATES

@@ -631,7 +631,10 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "batch norm": ("BatchNorm2d", {"model": lambda: ResNet20(shape=(1, 8, 8)), "rates": {"conv": 0.2}}),
     "dropout": ("Dropout", {"model": lambda: lenet(dropout=0.5)}),
     "own module": ("this package's networks", {"model": OwnModule, "rates": {"output": 0.2}}),
-    "own data": ("data sets", {"data": SmallData()}),
+    "own data": (
+        "data sets",
+        {"data": SmallData(), "model": lambda: LeNet300(shape=(1, 6, 6), hidden=(16,), num_classes=3)},
+    ),
     "own step": ("OwnStep", {"model": lambda: OwnStep(shape=(1, 8, 8)).double()}),
     "own hook": ("OwnHook", {"model": lambda: OwnHook(shape=(1, 8, 8)).double()}),
     "own optimizer of a known name": ("Adam", {"model": lambda: lenet(optimizer=Normalized)}),

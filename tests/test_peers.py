@@ -42,6 +42,7 @@ def only_line(process: Process) -> str:
     return lines[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_node_says_that_it_waits_for_another_and_can_be_stopped(starter: Starter, number: int, code: int) -> None:
     process = start(starter, "--trainer.num_nodes=2", "--trainer.strategy=ddp")

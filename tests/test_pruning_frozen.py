@@ -242,6 +242,7 @@ def test_somebodys_own_module_has_frozen_weights_too(tmp_path: Path) -> None:
             assert all(bits(weights[name][~part], point[name][~part]) for name, part in load_mask(run, number).items())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("pruned", ["init", "zero_if_shrunk"])
 @pytest.mark.parametrize("own", [False, True], ids=["LeNet", "somebody's own module"])
 def test_an_interrupted_run_with_frozen_weights_goes_on(tmp_path: Path, pruned: str, own: bool) -> None:

@@ -56,6 +56,7 @@ def test_a_session_says_with_what_it_was_made_and_nothing_private(tmp_path: Path
         "platform": platform.platform(),
         "threads": 3,
         "workers": 2,
+        "denormals": "zero",
     }
     session.write(tmp_path, PLAN, told)
     assert platform.node() not in re.split(r'[\s",:]+', (tmp_path / "run.json").read_text())

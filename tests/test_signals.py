@@ -16,6 +16,8 @@ import pytest
 from runs import LTH, PATIENCE, Process, Starter, advised, assert_same_run, environment, finished, wait_for
 from user_parts import STALL
 
+pytestmark = pytest.mark.thorough
+
 CONFIG = {
     "seed_everything": 4,
     "data": {"class_path": "user_parts.Blobs", "init_args": {"validation_size": 100}},

@@ -258,6 +258,7 @@ def stop_at(measured: int, monkeypatch: pytest.MonkeyPatch, error: BaseException
     monkeypatch.setattr(Measure, "scores", stop)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("with_config", [False, True])
 def test_a_stopped_sweep_tells_how_to_go_on_and_does(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, with_config: bool
