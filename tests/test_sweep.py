@@ -379,7 +379,7 @@ def test_tickets_that_go_on_from_trained_weights_win_nothing(capsys: pytest.Capt
     assert fit("--config", "mine.yaml", *retrain, "--model.optimizer.init_args.lr", "0.03", "--workers", "1") == 0
     out = capsys.readouterr().out
     assert "these networks go on from trained weights" in out
-    assert re.search(r"^retrain=LearningRateRewind .* -$", out, re.MULTILINE)
+    assert re.search(r"^retrain=LearningRateRewind .* no verdict$", out, re.MULTILINE)
     assert re.search(r"^retrain=Rewind .*[%e]$", out, re.MULTILINE)
 
 
