@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -13,13 +14,25 @@ from torch.nn.functional import cross_entropy, relu
 from torch.utils.data import DataLoader, TensorDataset
 
 from lth_lightning.callbacks import Display, PruningLoop
+from lth_lightning.callbacks.driver import Driver
 from lth_lightning.data import Digits
+from lth_lightning.errors import UserError
 from lth_lightning.models import LeNet300
 from lth_lightning.results import Record
 
 SHAPE, HIDDEN = (1, 8, 8), (16, 8)
 SIZES = {"net.fc1.weight": 64 * 16, "net.fc2.weight": 16 * 8, "net.output.weight": 8 * 10}
 RATES = {"linear": 0.2, "output": 0.1}
+ALL_RATES = {"conv": 0.2, "linear": 0.2, "output": 0.2}
+SMALL_REWOUND: dict[str, Any] = {
+    "rates": {"conv": 0.2, "output": 0.1},
+    "levels": 1,
+    "evaluate_every": 4,
+    "checkpoint_every": 4,
+    "rewind_step": 6,
+    "train_accuracy": False,
+}
+"""A loop of two levels for `OwnModule`, evaluated and saved within an epoch of `SmallData`, rewinding into one."""
 Weights = dict[str, Tensor]
 
 
@@ -227,6 +240,22 @@ class StopAt(pl.Callback):
     ) -> None:
         if trainer.global_step >= self.step:
             raise StoppedError
+
+
+def driver(loop: dict[str, Any], model: Any = OwnModule, data: Any = None, display: Any = None, **flags: Any) -> Driver:
+    """A run that is not begun."""
+    options = PruningLoop(**{"levels": 2, "rates": ALL_RATES, "evaluate_every": 5, **loop})
+    source = SmallData() if data is None else data or None
+    shown = display or Display(enabled=False)
+    return Driver(options, lambda _: make_trainer(6, **flags), model, source, seed=3, display=shown)
+
+
+def refusal(*args: Any, **options: Any) -> str:
+    with pytest.raises(UserError) as error:
+        driver(*args, **options).prepare()
+    text = str(error.value)
+    assert "\n" not in text
+    return text
 
 
 def contents(run: Path) -> dict[str, Any]:

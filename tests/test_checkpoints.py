@@ -11,21 +11,13 @@ import numpy
 import pytest
 import pytorch_lightning as pl
 import torch
+from loop_helpers import SMALL_REWOUND as SETTINGS
 from loop_helpers import OwnModule, SmallData, StopAt, StoppedError, assert_same, go, level, load
 
 from lth_lightning.callbacks.checkpoint_io import read_checkpoint
 from lth_lightning.cli import main
 from lth_lightning.errors import UserError
 from lth_lightning.results.curve import MetricsFile
-
-SETTINGS: dict[str, Any] = {
-    "rates": {"conv": 0.2, "output": 0.1},
-    "levels": 1,
-    "evaluate_every": 4,
-    "checkpoint_every": 4,
-    "rewind_step": 6,
-    "train_accuracy": False,
-}
 
 
 class Colour(enum.Enum):

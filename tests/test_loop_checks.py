@@ -7,49 +7,30 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from loop_helpers import OwnModule, SmallData, go, make_trainer, tiny
+from loop_helpers import ALL_RATES as RATES
+from loop_helpers import OwnModule, SmallData, driver, go, refusal, tiny
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lth_lightning.callbacks import (
     Display,
-    PruningLoop,
     RandomMask,
     RandomReinit,
     Rewound,
     SearchedAnew,
     ShuffledMask,
 )
-from lth_lightning.callbacks.driver import Driver
 from lth_lightning.data import Digits
 from lth_lightning.errors import UserError
 from lth_lightning.pruning import SNIP, Criterion, Evidence, GraSP, LargeInit, Score, SynFlow
 from lth_lightning.results import read_records
-
-RATES = {"conv": 0.2, "linear": 0.2, "output": 0.2}
-
-
-def driver(loop: dict[str, Any], model: Any = OwnModule, data: Any = None, display: Any = None, **flags: Any) -> Driver:
-    """A run that is not begun."""
-    options = PruningLoop(**{"levels": 2, "rates": RATES, "evaluate_every": 5, **loop})
-    source = SmallData() if data is None else data or None
-    shown = display or Display(enabled=False)
-    return Driver(options, lambda _: make_trainer(6, **flags), model, source, seed=3, display=shown)
 
 
 def remarks(*args: Any, **options: Any) -> str:
     made = driver(*args, **options)
     made.prepare()
     return "\n".join(made.remarks)
-
-
-def refusal(*args: Any, **options: Any) -> str:
-    with pytest.raises(UserError) as error:
-        driver(*args, **options).prepare()
-    text = str(error.value)
-    assert "\n" not in text
-    return text
 
 
 class SeedsItself(OwnModule):

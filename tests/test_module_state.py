@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from loop_helpers import SMALL_REWOUND as SETTINGS
 from loop_helpers import OwnModule, SmallData, StopAt, StoppedError, assert_same, equal, go, level, load, rows
 from rich.console import Console
 
@@ -16,15 +17,6 @@ from lth_lightning.callbacks import Display, PruningLoop
 from lth_lightning.callbacks.checkpoint_io import save_own
 from lth_lightning.callbacks.module_state import CHANGED
 from lth_lightning.results.run_folder import CHECKPOINT
-
-SETTINGS: dict[str, Any] = {
-    "rates": {"conv": 0.2, "output": 0.1},
-    "levels": 1,
-    "evaluate_every": 4,
-    "checkpoint_every": 4,
-    "rewind_step": 6,
-    "train_accuracy": False,
-}
 
 
 def stop(training: Any) -> list[pl.Callback]:

@@ -8,21 +8,20 @@ from typing import Any
 
 import pytest
 import torch
-from loop_helpers import OwnModule, SmallData, go, make_trainer, rows, tiny
+from loop_helpers import ALL_RATES as RATES
+from loop_helpers import OwnModule, SmallData, driver, go, refusal, rows, tiny
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from lth_lightning import traces
-from lth_lightning.callbacks import Control, Display, PruningLoop, Rewind, Start
-from lth_lightning.callbacks.driver import Driver
+from lth_lightning.callbacks import Control, Display, Rewind, Start
 from lth_lightning.cli import main
 from lth_lightning.data import Digits
 from lth_lightning.errors import UserError
 from lth_lightning.models import Conv2, LeNet300
 from lth_lightning.pruning import Criterion, Score
 
-RATES = {"conv": 0.2, "linear": 0.2, "output": 0.2}
 MINE = ["fit", "--data", "loop_helpers.SmallData", "--trainer.accelerator", "cpu", "--trainer.max_steps", "4"]
 OWN = [*MINE, "--pruning.levels", "1", "--pruning.rates", "{conv: 0.2, linear: 0.2, output: 0.2}"]
 
@@ -30,22 +29,6 @@ OWN = [*MINE, "--pruning.levels", "1", "--pruning.rates", "{conv: 0.2, linear: 0
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def driver(loop: dict[str, Any], model: Any = OwnModule, data: Any = None) -> Driver:
-    """A run that is not begun."""
-    options = PruningLoop(**{"levels": 2, "rates": RATES, **loop})
-    return Driver(
-        options, lambda _: make_trainer(4), model, data or SmallData(), seed=3, display=Display(enabled=False)
-    )
-
-
-def refusal(*args: Any, **options: Any) -> str:
-    with pytest.raises(UserError) as error:
-        driver(*args, **options).prepare()
-    text = str(error.value)
-    assert "\n" not in text
-    return text
 
 
 # Data for a network of this package.

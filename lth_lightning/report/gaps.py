@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from lth_lightning.report.lines import named
 from lth_lightning.report.runs import Run
 from lth_lightning.results.record import Record
-from lth_lightning.results.summary import ranges
+from lth_lightning.results.summary import several
 
 
 def gaps(run: Run) -> list[str]:
@@ -37,12 +37,8 @@ def _missing(run: Run) -> list[str]:
         lacking = {r: tuple(sorted(levels - done.get((r, label), set()))) for r in run.replicates}
         for missing in sorted(set(lacking.values()) - {()}, key=len):
             those = [replicate for replicate, found in lacking.items() if found == missing]
-            lines.append(f"{named(label)}: {_several('level', missing)} missing in {_several('replicate', those)}.")
+            lines.append(f"{named(label)}: {several('level', missing)} missing in {several('replicate', those)}.")
     return lines
-
-
-def _several(what: str, numbers: Sequence[int]) -> str:
-    return f"{what}{'s' if len(numbers) > 1 else ''} {ranges(numbers)}"
 
 
 def _place(record: Record) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from lth_lightning.errors import UserError
 from lth_lightning.report.runs import Run
-from lth_lightning.results.summary import ranges
+from lth_lightning.results.summary import several
 
 OF_REPLICATES = ("pruning.first_replicate", "pruning.replicates")
 """Settings in which the parts of a study differ."""
@@ -76,7 +76,7 @@ def _pooled(parts: Sequence[Run]) -> Run:
     if found := _shared(parts):
         first, second, shared = found
         raise UserError(
-            f"Replicate{'s' if len(shared) > 1 else ''} {ranges(shared)} {'are' if len(shared) > 1 else 'is'} in both "
+            f"{several('Replicate', shared)} {'are' if len(shared) > 1 else 'is'} in both "
             f"{first.folder} and {second.folder}, which are parts of one study: name one of them."
         )
     first = parts[0]

@@ -73,6 +73,11 @@ def has_loss_alone(points: Sequence[Point]) -> bool:
     return not has_accuracy and any(point.final_test_loss for point in points)
 
 
+def several(what: str, numbers: Sequence[int]) -> str:
+    """`level 3`, `levels 1-3, 6`."""
+    return f"{what}{'s' if len(numbers) > 1 else ''} {ranges(numbers)}"
+
+
 def ranges(levels: Sequence[int]) -> str:
     """[1, 2, 3, 6] as `1-3, 6`."""
     parts: list[list[int]] = []

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from lth_lightning.results.interval import FEWEST, half_width
 from lth_lightning.results.record import OK, Record
-from lth_lightning.results.summary import Point, has_loss_alone, ranges, summarize
+from lth_lightning.results.summary import Point, has_loss_alone, several, summarize
 from lth_lightning.results.training import TICKET
 
 ROUNDING = 1e-12
@@ -84,7 +84,7 @@ def winning_levels(records: Sequence[Record]) -> list[Winner] | None:
     against the dense network of its own replicate. Levels of which a training has no early stop are left out. None
     where no replicate has the numbers of the dense network and of a ticket, or a dense network has no early stop.
     """
-    tickets = _tickets(records)
+    tickets = _tickets(summarize(records))
     # A run that starts from a ticket has no dense network: its level 0 is pruned already.
     dense = tickets.get(0)
     if dense is None or dense.density != 1 or dense.falling or not _judged(records):
@@ -98,9 +98,9 @@ def winning_levels(records: Sequence[Record]) -> list[Winner] | None:
     return winners
 
 
-def _tickets(records: Sequence[Record]) -> dict[int, Point]:
+def _tickets(points: Sequence[Point]) -> dict[int, Point]:
     """Those that have an early-stop step and a test accuracy, by level."""
-    return {point.level: point for point in summarize(records) if point.arm == TICKET and _is_known(point)}
+    return {point.level: point for point in points if point.arm == TICKET and _is_known(point)}
 
 
 def _is_known(point: Point) -> bool:
@@ -132,9 +132,10 @@ def sentences(records: Sequence[Record], trains_on: bool = False) -> list[str]:
             "No verdict: these networks go on from trained weights, and a winning ticket trains from its first ones "
             "(the control Rewound does)."
         ]
-    if has_loss_alone(summarize(records)):
+    points = summarize(records)
+    if has_loss_alone(points):
         return ["No verdict: winning is judged by test accuracy (test_acc), which this module does not log."]
-    tickets = _tickets(records)
+    tickets = _tickets(points)
     if 0 in tickets and tickets[0].density == 1 and tickets[0].falling:
         return [
             "No verdict: the validation loss of a dense network was lowest at its last evaluation, so there is no "
@@ -144,21 +145,21 @@ def sentences(records: Sequence[Record], trains_on: bool = False) -> list[str]:
     winners = winning_levels(records)
     if winners is None:
         needed = "No verdict: it needs a dense level 0, a pruned level, and val_loss and test_acc of both."
-        return [needed, *_against_controls(records, tickets, [])]
+        return [needed, *_against_controls(records, points, tickets, [])]
     if not winners:
         sentence = "No winning ticket: no level matches the dense network's test accuracy at early stop as early"
     else:
         smallest = min(winner.point.density for winner in winners)
         sentence = (
-            f"Winning tickets at {_levels([winner.point.level for winner in winners])}, down to {smallest:.1%} of the "
-            "weights: at least the dense network's test accuracy at early stop, no later"
+            f"Winning tickets at {several('level', [winner.point.level for winner in winners])}, down to "
+            f"{smallest:.1%} of the weights: at least the dense network's test accuracy at early stop, no later"
         )
     found = [f"{sentence} ({_basis(records, winners)})."]
     if falling := [level for level, point in tickets.items() if point.falling]:
         found.append(
-            f"{_levels(falling).capitalize()} cannot be judged: a validation loss was lowest at its last evaluation."
+            f"{several('Level', falling)} cannot be judged: a validation loss was lowest at its last evaluation."
         )
-    return [*found, *_against_controls(records, tickets, winners)]
+    return [*found, *_against_controls(records, points, tickets, winners)]
 
 
 def _basis(records: Sequence[Record], winners: Sequence[Winner]) -> str:
@@ -174,16 +175,13 @@ def _basis(records: Sequence[Record], winners: Sequence[Winner]) -> str:
     certain = [winner.point.level for winner in winners if winner.is_certain]
     if len(certain) == len(winners):
         return f"{mean}; chance is excluded"
-    return f"{mean}; chance is excluded at {_levels(certain) if certain else 'none of them'}"
+    return f"{mean}; chance is excluded at {several('level', certain) if certain else 'none of them'}"
 
 
-def _levels(levels: Sequence[int]) -> str:
-    return f"level{'s' if len(levels) > 1 else ''} {ranges(levels)}"
-
-
-def _against_controls(records: Sequence[Record], tickets: Mapping[int, Point], winners: Sequence[Winner]) -> list[str]:
+def _against_controls(
+    records: Sequence[Record], points: Sequence[Point], tickets: Mapping[int, Point], winners: Sequence[Winner]
+) -> list[str]:
     """At the last winning level (else the last level of all) that the control has, ticket against control."""
-    points = summarize(records)
     found = []
     for arm in sorted({point.arm for point in points if point.arm != TICKET}):
         shared = {}
