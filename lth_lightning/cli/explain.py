@@ -142,6 +142,8 @@ def _of_class(message: str, key: str, where: str) -> str | None:
     """On the settings of a class."""
     paths = re.findall(r"Problem with given class_path '(\S+)'|Namespace\(class_path='([\w.]+)'", message)
     path = next((inner for _, inner in reversed(paths) if inner), "") or (paths[-1][0] if paths else "")
+    if nearest := re.search(r"are required: [\w., ]+\. Got value: Namespace\(class_path='([\w.]+)'", message):
+        path = nearest[1]
     made: Any = _located(path)
     name, short = path.rpartition(".")[2], _short(key)
     if not path and (nested := re.search(r"NestedArg\(key='([\w.]+)'", message)):
@@ -162,7 +164,7 @@ def _of_class(message: str, key: str, where: str) -> str | None:
         guess = f"did you mean {meant[0]}? It" if meant else "it"
         file = where.rpartition(": ")[0]
         return f"{f'{file}: ' if file else ''}{name} has no option '{option}': {guess} takes {_and(known)}."
-    if found := re.search(r"the following arguments are required: ([\w., ]+)", message):
+    if found := re.search(r"the following arguments are required: ([\w., ]+?)(?:\. Got value|\.?\n|\.?$)", message):
         asked = found[1].strip()
         names = [f"{short}.{one}" for one in re.split(r",\s*", asked)]
         flags = " ".join(f"--{one} {EXAMPLES.get(one, one.rpartition('.')[2].upper())}" for one in names)
