@@ -109,6 +109,7 @@ def test_our_network_takes_somebodys_own_data(tmp_path: Path) -> None:
         ({"fast_dev_run": True}, {}, "fast_dev_run"),
         ({"val_check_interval": 10}, {}, "evaluate_every"),
         ({"val_check_interval": 0.5}, {}, "evaluate_every"),
+        ({"check_val_every_n_epoch": 5}, {}, "evaluate_every"),
         ({"steps": 0}, {}, "max_steps"),
         ({"max_epochs": 0}, {}, "max_steps"),
         ({"max_epochs": -1}, {}, "max_epochs"),

@@ -107,6 +107,7 @@ CHOSEN: list[list[str]] = [
     ["--experiment", "x" * 300],
     ["--trainer.val_check_interval", "00:00:01:00"],
     ["--trainer.val_check_interval", "{minutes: 1}"],
+    ["--trainer.check_val_every_n_epoch", "2"],
     ["--logs", "a\0b"],
     ["--trainer.default_root_dir", "elsewhere"],
     ["--model.optimizer", "os.system"],

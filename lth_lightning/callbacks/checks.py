@@ -341,3 +341,14 @@ def told_of_train_accuracy(loop: "PruningLoop", datamodule: LightningDataModule 
     if loop.train_accuracy is not None or loop.measures_train(datamodule):
         return []
     return ["Accuracy on the training set is not measured with data of your own; pruning.train_accuracy true does."]
+
+
+def told_of_reloading(model: LightningModule, datamodule: LightningDataModule | None, trainer: Trainer) -> list[str]:
+    """A line where loaders are made anew in the course of a training, whose hooks draw the same numbers each time."""
+    every = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
+    if not every or not trainers.gives(datamodule or model, "train_dataloader"):
+        return []
+    return [
+        "trainer.reload_dataloaders_every_n_epochs makes the loaders anew, and what their hooks draw at random is the "
+        "same each time, as in all trainings: choose by self.trainer.current_epoch what is to differ between epochs."
+    ]

@@ -110,6 +110,7 @@ class Driver:
         """
         loop, data = self.loop, self.datamodule
         model = fresh_model(self.make_model, self.seed, 0)
+        self._network = type(model).__name__
         if self.ticket:
             whole, self.ticket = self.ticket, self.ticket.fitted(model, f"The ticket {loop.ticket}")
             self._is_output_new = self.ticket is not whole
@@ -159,6 +160,7 @@ class Driver:
         fresh = partial(fresh_model, self.make_model, self.seed, 0) if fetch and trainers.is_rank_zero() else None
         self.remarks += checks.told_of_verdict(model, data, trainer, fresh, self.seed)
         self.remarks += checks.told_of_train_accuracy(loop, data)
+        self.remarks += checks.told_of_reloading(model, data, trainer)
         checks.check_steps(model, trainer, self.steps)
         return self.schedule
 
@@ -231,6 +233,8 @@ class Driver:
         if self.maker.logs:
             self._board = SummaryBoard(self.folder, self._table(), self.loop.test_curve, self.loop.first_replicate)
         self.display.note(f"run: {self.folder}")
+        data = f", data: {type(self.datamodule).__name__}" if self.datamodule else ""
+        self.display.note(f"network: {self._network}{data}")
         for remark in self.remarks:
             self.display.tell(remark)
         if slots > 1:

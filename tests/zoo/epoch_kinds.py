@@ -4,7 +4,8 @@ from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
-from zoo_base import REWIND_STEP, Kind, Plain
+from torch.utils.data import DataLoader, Subset
+from zoo_base import REWIND_STEP, TRAIN, Data, Kind, Plain
 
 
 class FreezesItsNorm(Plain):
@@ -51,7 +52,31 @@ class MovesAtEpochStart(pl.Callback):
             value.mul_(0.5)
 
 
+class EachEpochOthers(Data):
+    """Trains on other samples in each epoch, which it chooses when its loader is made anew."""
+
+    parts: ClassVar[set[int]] = set()
+    """The first samples of the parts that were chosen."""
+
+    def train_dataloader(self) -> Any:
+        assert self.trainer is not None
+        first = 4 * self.trainer.current_epoch
+        self.parts.add(first)
+        return DataLoader(Subset(TRAIN, range(first, first + 32)), batch_size=8, shuffle=True)
+
+
+def each_epoch_its_part(_: Any) -> None:
+    assert {0, 4, 8, 12} <= EachEpochOthers.parts
+
+
 KINDS = [
+    Kind(
+        "loaders made anew for each epoch",
+        data=EachEpochOthers,
+        flags={"reload_dataloaders_every_n_epochs": 1},
+        told="what their hooks draw at random is the same each time",
+        check=each_epoch_its_part,
+    ),
     Kind("a norm layer frozen at an epoch's start", model=FreezesItsNorm, check=always_frozen),
     Kind("a list begun at an epoch's start", model=CollectsLosses, thorough=True),
     Kind(
