@@ -193,11 +193,11 @@ def test_the_display_tells_each_training_once(tmp_path: Path) -> None:
     display, text = screen()
     go(tmp_path, {**LOOP, "replicates": 2}, display=display)
     lines = text.getvalue().splitlines()
-    assert lines[0] == f"run: {tmp_path / 'run' / 'version_0'}"
+    assert lines[:2] == [f"run: {tmp_path / 'run' / 'version_0'}", "network: LeNet300, data: Digits"]
     starts = [
         f"[{n}/4] replicate {r} ticket level {v}: " for n, (r, v) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)], 1)
     ]
-    assert [line.startswith(start) for line, start in zip(lines[1:], starts, strict=True)] == [True] * 4
+    assert [line.startswith(start) for line, start in zip(lines[2:], starts, strict=True)] == [True] * 4
 
 
 def test_an_exception_of_the_users_passes_through_and_the_run_can_be_told(tmp_path: Path) -> None:

@@ -618,7 +618,7 @@ def test_a_run_on_a_terminal_leaves_its_lines_alone(
     lines = "".join(shown(text.getvalue()))
     beside = "2 trainings side by side, CPU threads of each: 1"
     said = "" if fails else "hello"
-    begun = f"run: {tmp_path / 'logs' / 'run' / 'version_0'}{beside}"
+    begun = f"run: {tmp_path / 'logs' / 'run' / 'version_0'}network: LeNet300, data: Digits{beside}"
     assert lines.startswith(begun)
     assert fails or said in lines
     others = re.sub(r"\[\d/4\] replicate \d \w+ level \d: .*? [\d.]+ s", "", lines.replace(begun, "").replace(said, ""))
