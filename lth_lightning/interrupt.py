@@ -31,8 +31,14 @@ def starting() -> None:
 
 
 def running() -> None:
-    """From now on Ctrl-C is a KeyboardInterrupt, and the third ends the process, whatever the first two have begun."""
-    if _is_ours:
+    """From now on Ctrl-C is a KeyboardInterrupt, and the third ends the process, whatever the first two have begun.
+
+    A cell of a sweep calls it in a worker process, too. Nothing changes there: Ctrl-C is the parent's to follow, and
+    cells are made in a thread, which may set no handler.
+    """
+    import threading  # by now others have imported it
+
+    if _is_ours and threading.current_thread() is threading.main_thread():
         _signal.signal(_signal.SIGINT, _interrupt)
 
 

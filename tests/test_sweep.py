@@ -4,7 +4,8 @@ import csv
 import json
 import re
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 import yaml
 from runs import advised, finished
 
-from lth_lightning import machine
+from lth_lightning import interrupt, machine
 from lth_lightning.callbacks import driver
 from lth_lightning.callbacks.measure import Measure
 from lth_lightning.cli import main
@@ -218,6 +219,16 @@ def test_a_dry_run_counts_the_cells_and_writes_nothing(capsys: pytest.CaptureFix
     assert "Disk: " in out
 
 
+@pytest.fixture
+def _as_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ctrl-C belongs to the command, as where a shell has started it."""
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(interrupt, "_is_ours", True)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_as_a_process_of_its_own")
 def test_cells_of_one_line_are_made_side_by_side_with_the_same_bits(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
