@@ -95,11 +95,9 @@ def test_the_reading_commands_read_it(finished: Path, tmp_path: Path, capfd: pyt
     assert read(["report", str(finished), "--out", str(tmp_path / "page")]) == 0
     said = capfd.readouterr()
     assert "Traceback" not in said.err
-    assert "The paper's claims are not judged: no config says what was trained." in said.out
+    assert "No claim of the paper is judged." in said.out
     html = (tmp_path / "page" / "report.html").read_text()
-    assert (
-        "<li>It was started from Python, so no config says what was trained: the paper&#39;s claims are judged" in html
-    )
+    assert "<li>It was started from Python, without a config, and the paper&#39;s claims are judged for runs of" in html
     assert "There is no config.yaml" not in html
 
 

@@ -19,8 +19,8 @@ def gaps(run: Run) -> list[str]:
     lines += _missing(run)
     if is_from_python(run.folder):
         lines.append(
-            "It was started from Python, so no config says what was trained: the paper's claims are judged for runs of "
-            "the shipped configs."
+            "It was started from Python, without a config, and the paper's claims are judged for runs of the shipped "
+            "configs."
         )
     elif not run.config and not run.problems:
         lines.append("There is no config.yaml, or nothing in it, so no claim of the paper can be judged.")

@@ -40,7 +40,7 @@ def _say_verdicts(report: Report, console: Console) -> None:
     """What holds and what does not in a table; of what cannot be told only why."""
     verdicts = report.verdicts
     if not any(run.config for run in report.runs):
-        console.print("The paper's claims are not judged: no config says what was trained.")
+        console.print("No claim of the paper is judged.")
         return
     if not verdicts:
         console.print("None of the paper's claims is about such networks, data and settings.")

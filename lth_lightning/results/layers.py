@@ -42,7 +42,7 @@ def layer_counts(level: Path) -> list[LayerCount]:
     from lth_lightning.pruning.ticket import read_format  # late: it takes torch, which `lth ls` does without
 
     mask = read_format(level / MASK, ("mask",))["mask"]
-    return [LayerCount(name, int(part.sum()), part.numel(), part.shape[0]) for name, part in mask.items()]
+    return [LayerCount(name, int(part.sum()), part.numel(), next(iter(part.shape), 0)) for name, part in mask.items()]
 
 
 def layers_table(run: Path, records: Sequence[Record], columns: int = 10) -> list[Table]:

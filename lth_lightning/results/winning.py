@@ -205,7 +205,10 @@ def _why_not(records: Sequence[Record], tickets: Mapping[int, Point]) -> str:
     if not _ok(pruned):
         return "all pruned networks diverged"
     if missing := _missing(_ok(dense), _ok(pruned)):
-        return f"winning is judged by {' and '.join(METRICS)}, and {' and '.join(missing)} {_is(missing)} missing"
+        which = (
+            "both are" if missing == [*METRICS] else f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'}"
+        )
+        return f"winning is judged by {' and '.join(METRICS)}, and {which} missing"
     if 0 in tickets and tickets[0].falling:
         return (
             "the validation loss of a dense network was lowest at its last evaluation, so there is no early stop to "
@@ -235,10 +238,6 @@ def _missing(dense: Sequence[Record], pruned: Sequence[Record]) -> list[str]:
         if lacking:
             found.append(name if len(lacking) == 2 else f"{name} of {lacking[0]}")
     return found
-
-
-def _is(things: Sequence[str]) -> str:
-    return "is" if len(things) == 1 else "are"
 
 
 def _basis(shown: Sequence[Judged], winners: Sequence[Judged]) -> str:
