@@ -8,7 +8,7 @@ import yaml
 
 from lth_lightning.errors import UserError
 from lth_lightning.results import session
-from lth_lightning.results.run_folder import CONFIG, is_from_python
+from lth_lightning.results.run_folder import CHECKPOINT, CONFIG, RESULT, is_from_python
 
 EXTENDABLE = (
     "pruning.levels",
@@ -99,6 +99,15 @@ def advice(folder: Path | None = None) -> str:
         return "Nothing was begun."
     path = str(folder)
     if is_from_python(folder):
-        return f"What is finished is kept; go on with: PruningLoop.run(…, folder={path!r})"
+        return f"{_kept(folder)} with: PruningLoop.run(…, folder={path!r})"
     word = shlex.quote(f"./{path}" if path.startswith("-") else path)
-    return f"What is finished is kept; go on with: lth fit --resume {word}"
+    return f"{_kept(folder)} with: lth fit --resume {word}"
+
+
+def _kept(folder: Path) -> str:
+    """What there is to go on with, in the run or the sweep in `folder`."""
+    if any(folder.rglob(RESULT)):
+        return "What is finished is kept; go on"
+    if any(folder.rglob(CHECKPOINT)):
+        return "Nothing is finished yet; the training goes on from its last checkpoint"
+    return "Nothing is finished yet, and no checkpoint is there; begin again"

@@ -10,6 +10,7 @@ from lth_lightning import arguments
 from lth_lightning.callbacks import Display
 from lth_lightning.cli import main
 from lth_lightning.report.folders import names
+from lth_lightning.resume import advice
 from lth_lightning.sweep.cells import Cell, begun
 from lth_lightning.sweep.cells import new_cells as cells_of
 
@@ -123,3 +124,22 @@ def test_a_short_flag_in_a_config_is_told_where_it_belongs(tmp_path: Path, capsy
     assert main([*QUICK, "--config", str(mine), "--dry-run"]) == 2
     told = "A config has no 'replicates' by itself: put 'replicates' under 'pruning'."
     assert capsys.readouterr().err == f"lth: {mine}: {told}\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ((), "Nothing is finished yet, and no checkpoint is there; begin again with: "),
+        (("level_00/last.ckpt",), "Nothing is finished yet; the training goes on from its last checkpoint with: "),
+        (("level_00/result.json",), "What is finished is kept; go on with: "),
+        (("level_00/result.json", "level_01/last.ckpt"), "What is finished is kept; go on with: "),
+    ],
+)
+def test_what_is_kept_of_a_run_that_stops(tmp_path: Path, files: tuple[str, ...], told: str) -> None:
+    run = tmp_path / "sweep" / "lr=1" / "version_0"
+    for name in files:
+        (run / "replicate_0" / "ticket" / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / "replicate_0" / "ticket" / name).touch()
+    # A sweep is gone on with as a whole.
+    for folder in (run, tmp_path / "sweep"):
+        assert advice(folder) == f"{told}lth fit --resume {folder}"

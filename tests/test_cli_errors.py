@@ -59,6 +59,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--trainer.max_steps", "many"], "trainer.max_steps"),
         (["--trainer.max_steps", "0"], "A training of 0 steps"),
         (["--trainer.max_steps", "-1"], "needs an end"),
+        (["--trainer.max_steps", "-5"], "--trainer.max_steps is -5: give 1 or more."),
+        (["--trainer.max_epochs", "-3"], "--trainer.max_epochs is -3: give 1 or more."),
         (["--trainer.accelerator", "tpu"], "--trainer.accelerator tpu: torch finds no such device on this machine"),
         (["--trainer.accelerator", "gqu"], "Write one of auto, gpu, cpu, cuda, mps, tpu"),
         (["--trainer.accelerator", "cpu", "--trainer.devices", "[0]"], "Write --trainer.devices 1"),

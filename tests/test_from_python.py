@@ -93,7 +93,12 @@ def test_a_level_is_evaluated_where_its_model_is_named(
 def test_the_reading_commands_read_it(finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert read(["ls", str(finished.parents[1])]) == 0
     assert read(["report", str(finished), "--out", str(tmp_path / "page")]) == 0
-    assert "Traceback" not in capfd.readouterr().err
+    said = capfd.readouterr()
+    assert "Traceback" not in said.err
+    assert "No claim of the paper is judged." in said.out
+    html = (tmp_path / "page" / "report.html").read_text()
+    assert "<li>It was started from Python, without a config, and the paper&#39;s claims are judged for runs of" in html
+    assert "There is no config.yaml" not in html
 
 
 def make_shared(callbacks: list[pl.Callback], one: pl.Trainer | None, tmp_path: Path) -> str:

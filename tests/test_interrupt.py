@@ -34,7 +34,7 @@ def assert_one_line(code: int, err: str) -> None:
     assert code == 130, err
     lines = err.strip().splitlines()
     assert len(lines) == 1, err
-    assert lines[0] == STOPPED or lines[0].startswith("Stopped. What is finished is kept")
+    assert lines[0] == STOPPED or lines[0].startswith("Stopped. Nothing is finished yet")
 
 
 def test_ctrl_c_within_the_import_of_torch(tmp_path: Path) -> None:

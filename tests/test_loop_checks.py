@@ -265,7 +265,9 @@ def test_a_run_that_can_have_no_winning_ticket_says_so_first() -> None:
     assert f"{cannot}the module has no test_step that would log test_acc." in remarks({}, NoTest)
     assert f"{cannot}there is no test_dataloader for test_acc." in remarks({}, data=NoTestLoader())
     assert f"{cannot}trainer.limit_test_batches is 0" in remarks({}, limit_test_batches=0)
-    assert f"{cannot}validation_step logs val/acc, val/objective and no val_loss." in remarks({}, OtherNames)
+    assert f"{cannot}validation_step logs val/acc, val/objective and no val_loss (log it under that name)." in remarks(
+        {}, OtherNames
+    )
     for model in (OwnModule, AtTheEnd):
         assert cannot not in remarks({}, model)
     assert cannot not in remarks({"rates": {"linear": 0.2}}, tiny, data=Digits())

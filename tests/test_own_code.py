@@ -161,8 +161,8 @@ def test_of_an_error_in_a_users_code_the_users_frames_are_shown(
     assert all(f"{os.sep}torch{os.sep}" in path for path in below)
     assert trace[-1].startswith("ValueError: Expected input batch_size (8) to match target batch_size (2)")
     assert re.fullmatch(
-        r"lth: This happened in replicate [01] ticket level 0\. What is finished is kept; go on with: lth fit --resume "
-        r"lightning_logs/run/version_0 \(LTH_TRACEBACK=full shows all frames\.\)",
+        r"lth: This happened in replicate [01] ticket level 0\. Nothing is finished yet, and no checkpoint is there; "
+        r"begin again with: lth fit --resume lightning_logs/run/version_0 \(LTH_TRACEBACK=full shows all frames\.\)",
         last,
     )
 

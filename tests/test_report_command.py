@@ -13,6 +13,8 @@ from lth_lightning.cli import main as fit
 from lth_lightning.report import write
 from lth_lightning.report.command import main
 from lth_lightning.report.figures import NAMES
+from lth_lightning.report.runs import Run
+from lth_lightning.report.table import summary
 from lth_lightning.results.record import Record
 from lth_lightning.results.run_folder import CONFIG, METRICS, RESULT, TABLE
 
@@ -84,6 +86,18 @@ def test_the_winning_levels_are_marked(run: Path) -> None:
         better = float(row["early_stop_test_acc"]) >= float(dense["early_stop_test_acc"])
         sooner = float(row["early_stop_step"]) <= float(dense["early_stop_step"])
         assert row["wins"] == str(better and sooner)
+
+
+def test_a_level_that_cannot_be_judged_is_not_said_to_lose(tmp_path: Path) -> None:
+    stops = {0: 900, 1: 800, 2: 1000, 3: 2000}
+
+    def change(record: Record) -> None:
+        record.early_stop_step, record.early_stop_test_acc = stops[record.level], 0.97
+
+    records = write_run(tmp_path / "a" / "version_0", levels=range(4), curves=False, change=change)
+    found = summary([Run(tmp_path, "a", {}, records)])
+    assert list(found.wins) == [None, True, False, None]
+    assert list(found.chance_excluded) == [None, True, None, None]
 
 
 def test_several_runs_get_one_report_in_the_folder_that_holds_them(tmp_path: Path) -> None:

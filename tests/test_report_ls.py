@@ -80,6 +80,8 @@ def test_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     ({0: (1000, 0.97), 1: (900, 0.96), 2: (900, 0.96)}, "none"),
     # The dense network's early stop is its last step: it was trained too briefly to be compared with.
     ({0: (2000, 0.97), 1: (900, 0.98), 2: (900, 0.98)}, "-"),
+    ({0: (900, 0.97), 1: (2000, 0.98), 2: (2000, 0.96)}, "-"),
+    ({0: (900, 0.97), 1: (2000, 0.98), 2: (1000, 0.96)}, "none"),
 ])  # fmt: skip
 def test_no_ticket_wins_or_none_can_be_judged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[int, tuple[int, float]], said: str
@@ -160,6 +162,28 @@ def test_a_run_without_results(tmp_path: Path, capsys: pytest.CaptureFixture[str
     plan(run, 2, ticket=range(3))
     (row,) = plain(tmp_path, capsys)
     assert list(row.values())[1:-1] == ["empty", "0/6", "0/2", "-/2", "-", "-"]
+    level = run / "replicate_0" / "ticket" / "level_00"
+    level.mkdir(parents=True)
+    (level / "mask.pt").write_bytes(b"")
+    (row,) = plain(tmp_path, capsys)
+    assert row["state"] == "empty", "nothing is trained yet"
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "metrics.csv"])
+def test_a_run_that_was_stopped_in_its_first_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    run = tmp_path / "a" / "version_0"
+    level = run / "replicate_1" / "ticket" / "level_00"
+    level.mkdir(parents=True)
+    plan(run, 2, ticket=range(3))
+    (run / "config.yaml").write_text("seed_everything: 0\n")
+    (level / name).write_text("step,train_loss,val_loss,val_acc\n")
+    (row,) = plain(tmp_path, capsys)
+    assert list(row.values())[1:-1] == ["stopped", "0/6", "0/2", "-/2", "-", "-"]
+    with owned(run):
+        (row,) = plain(tmp_path, capsys)
+    assert row["state"] == "running"
 
 
 def test_trainings_that_a_divergence_has_made_impossible_are_not_waited_for(

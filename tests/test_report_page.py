@@ -259,6 +259,17 @@ def test_of_a_claim_of_which_nothing_was_measured_no_number_is_shown():
     assert not re.search(r"\(\d* ?trial", found.words.split("by reason")[-1].split("Table")[0])
 
 
+def test_the_rule_and_what_the_parentheses_hold_are_those_of_the_verdicts(usual):
+    for said in (
+        "In parentheses are its 95% interval over the replicates (Student's t with n\u22121 degrees of freedom; arms",
+        "paired by replicate), what replicates give each alone, from least to most, and their number n, the trials.",
+        "A claim holds where the whole interval lies within what is accepted, and does not hold where all of it lies",
+        "from fewer than three trials or shorter trainings than the paper's, it cannot be told.",
+    ):
+        assert said in usual.words
+    assert "standard error" not in usual.words
+
+
 def test_which_runs_a_verdict_is_of_is_said_where_there_are_several():
     assert "Measured in" not in parsed(page()).words
     assert "Measured in lenet" in parsed(page(runs=[facts(), facts("other")])).words
@@ -268,13 +279,24 @@ def test_a_page_without_verdicts_pictures_rows_configs_or_notes_says_so():
     bare = facts().__class__("mine", "no training finished", (), [("Folder", "x")], "", "")
     found = parsed(page(runs=[bare], notes=[], verdicts=[], pictures=[], summary=pd.DataFrame()))
     for sentence in (
-        "None of the claims of the paper",
+        "are judged for runs of the shipped configs",
         "There is nothing to draw yet.",
         "No training has finished yet.",
         "Its folder does not say how it was started.",
     ):
         assert sentence in found.words
     assert not found.all("details")
+
+
+def test_of_a_run_from_python_it_is_said_that_it_is_one():
+    mine = facts().__class__("mine", "finished", (), [], "", "", is_from_python=True)
+    words = parsed(page(runs=[mine], verdicts=[])).words
+    assert "are judged for runs of the shipped configs" in words
+    assert "It was started from Python, by a program of your own." in words
+    assert "does not say" not in words
+    many = parsed(page(runs=[mine, *(facts(f"run_{i}") for i in range(5))], verdicts=[])).words
+    assert "# mine: started from Python #" in many
+    assert "None of the claims of the paper" in many
 
 
 def test_what_is_true_of_all_runs_is_said_once():

@@ -21,14 +21,14 @@ def test_counts_are_those_of_the_mask(tmp_path: Path) -> None:
     mask = {"a.weight": torch.zeros(4, 3, dtype=torch.bool), "b.weight": torch.ones(2, 4, 3, 3, dtype=torch.bool)}
     mask["a.weight"][0, 2] = True
     write_pt(tmp_path / "mask.pt", {"format": 1, "mask": mask, "level": 1, "density": 0.5})
-    assert layer_counts(tmp_path) == [LayerCount("a.weight", 1, 12, 3), LayerCount("b.weight", 72, 72, 2)]
+    assert layer_counts(tmp_path) == [LayerCount("a.weight", 1, 12, 4), LayerCount("b.weight", 72, 72, 2)]
     (tmp_path / "mask.pt").write_bytes(b"")
     with pytest.raises(UserError, match=r"mask\.pt"):
         layer_counts(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("left", "size", "narrow", "gone"),
+    ("left", "size", "units", "gone"),
     [
         (0, 10, 1, True),
         (3, 36_864, 64, True),
@@ -41,41 +41,51 @@ def test_counts_are_those_of_the_mask(tmp_path: Path) -> None:
     ],
 )
 def test_a_layer_is_nearly_gone_where_its_units_outnumber_its_weights(
-    left: int, size: int, narrow: int, gone: bool
+    left: int, size: int, units: int, gone: bool
 ) -> None:
-    assert LayerCount("a", left, size, narrow).is_nearly_gone == gone
+    assert LayerCount("a", left, size, units).is_nearly_gone == gone
 
 
 def test_a_layer_that_global_pruning_takes_nearly_whole_is_told(tmp_path: Path) -> None:
     def small_head() -> Any:
         model = tiny()
         with torch.no_grad():
-            model.net.fc2.weight.mul_(1e-3)
+            model.net.fc2.weight.mul_(0.4)
         return model
 
-    settings = {"rates": {"linear": 0.5, "output": 0.5}, "scope": "global", "levels": 4, "evaluate_every": 5}
+    settings = {"rates": {"linear": 0.5, "output": 0.5}, "scope": "global", "levels": 5, "evaluate_every": 5}
     settings["controls"] = [RandomPruning()]
     console = Console(record=True, width=300)
     with console.capture() as shown:
         records = go(tmp_path, settings, steps=5, model=small_head, display=Display(console))
     run = tmp_path / "run" / "version_0"
-    left = int(load(level(run, 4) / "mask.pt")["mask"]["net.fc2.weight"].sum())
-    output = load(level(run, 4, "random_pruning_0") / "mask.pt")["mask"]["net.output.weight"]
-    assert left < 8
     told = [line for line in shown.get().splitlines() if "nearly gone" in line]
-    assert len(told) == 2
+    expected = []
+    for folder in ("ticket", "random_pruning_0"):
+        masks = {number: load(level(run, number, folder) / "mask.pt")["mask"] for number in range(1, 6)}
+        for name, part in masks[1].items():
+            left = {number: int(mask[name].sum()) for number, mask in masks.items()}
+            thin = [number for number, count in left.items() if count < min(len(part), part.numel() / 10)]
+            if thin:
+                last = f", and {left[5]} at level 5" if left[5] < left[thin[0]] else ""
+                expected.append(
+                    f"Layer '{name}' is nearly gone from level {thin[0]} on (replicate 0 {folder}): {left[thin[0]]} of "
+                    f"{part.numel()} weights are left, fewer than it has units{last}. --layers lists all densities."
+                )
+    assert told == expected
+    assert any("'net.fc2.weight' is nearly gone from level 3 on (replicate 0 ticket)" in line for line in told)
     # Its two kinds of scores do not compare in a global pool: the output layer goes first.
-    assert f"'net.output.weight' has {int(output.sum())} of 80 weights left in replicate 0 random_pruning_0" in told[1]
-    assert f"'net.fc2.weight' has {left} of 128 weights left in replicate 0 ticket level 4" in told[0]
+    assert any("'net.output.weight'" in line and "random_pruning_0" in line for line in told)
     console = Console(width=200)
     with console.capture() as shown:
         for table in layers_table(run, records, columns=3):
             console.print(table)
     lines = [line.split() for line in shown.get().splitlines()]
     assert ["layer", "weights", "0", "1", "2"] in lines
-    assert ["layer", "weights", "3", "4"] in lines
-    (row,) = [line for line in lines if line[0] == "net.fc2.weight" and len(line) == 4]
-    assert float(row[3]) == pytest.approx(100 * left / 128, rel=0.01)
+    assert ["layer", "weights", "3", "4", "5"] in lines
+    counted = [int(load(level(run, number) / "mask.pt")["mask"]["net.fc2.weight"].sum()) for number in range(6)]
+    shares = [cell for line in lines if line[0] == "net.fc2.weight" for cell in line[2:]]
+    assert [float(share) for share in shares] == pytest.approx([100 * left / 128 for left in counted], rel=0.01)
     assert read_records(run) == records
 
 

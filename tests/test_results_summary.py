@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from itertools import product
 from math import inf
 
 import numpy as np
@@ -13,7 +14,7 @@ from lth_lightning.results import Record
 from lth_lightning.results.interval import half_width
 from lth_lightning.results.summary import Point, Spread, summarize
 from lth_lightning.results.terminal import results_table
-from lth_lightning.results.winning import Winner, verdict, winning_levels
+from lth_lightning.results.winning import Judged, verdict, winning_levels
 
 DENSITY = {0: 1.0, 1: 0.8, 2: 0.64, 3: 0.512, 4: 0.4096}
 
@@ -106,7 +107,7 @@ def test_no_records_have_no_points():
 DENSE = record(0, 1_000, 0.98)
 
 
-def levels_of(winners: list[Winner] | None) -> list[int] | None:
+def levels_of(winners: list[Judged] | None) -> list[int] | None:
     return None if winners is None else [winner.point.level for winner in winners]
 
 
@@ -139,38 +140,72 @@ def test_controls_are_no_tickets():
     assert winning_levels([DENSE, record(1, 2_000), record(1, 10, 1.0, arm="reinit")]) == []
 
 
+JUDGED_BY = "winning is judged by val_loss and test_acc, and "
+NO_DENSE = "there is no dense network (level 0) to compare with"
+UNPAIRED = "no replicate has all numbers of a pruned level and of its dense network"
+END = record(0).steps
+
+
 @pytest.mark.parametrize(
-    "records",
+    ("records", "why"),
     [
-        [],
-        [DENSE],
-        [record(1), record(2)],
-        [DENSE, record(1, arm="reinit")],
-        [record(0, arm="reinit"), record(1)],
-        [record(0, None), record(1)],
-        [record(0, acc=None), record(1)],
-        [record(0, status="diverged"), record(1)],
-        [DENSE, record(1, None), record(2, acc=None), record(3, status="diverged")],
-        [record(0, density=0.9), record(1)],
-    ],
-    ids=[
-        "nothing",
-        "dense only",
-        "no level 0",
-        "no tickets",
-        "level 0 of a control",
-        "no dense step",
-        "no dense accuracy",
-        "dense diverged",
-        "no numbers",
-        "level 0 is a ticket",
+        ([], NO_DENSE),
+        ([record(1), record(2)], NO_DENSE),
+        ([record(0, arm="reinit"), record(1)], NO_DENSE),
+        ([DENSE], "there is no pruned level"),
+        ([DENSE, record(1, arm="reinit")], "there is no pruned level"),
+        ([record(0, status="diverged")], "the dense network diverged"),
+        ([record(0, status="diverged"), record(1)], "the dense network diverged"),
+        ([DENSE, record(1, status="diverged")], "all pruned networks diverged"),
+        ([record(0, None), record(1, None)], f"{JUDGED_BY}val_loss is missing"),
+        ([record(0, None, None, final=0.9), record(1, None, None, final=0.9)], f"{JUDGED_BY}val_loss is missing"),
+        ([record(0, acc=None), record(1, acc=None)], f"{JUDGED_BY}test_acc is missing"),
+        ([record(0, None, None), record(1, None, None)], f"{JUDGED_BY}both are missing"),
+        (
+            [record(0, None, None), record(1, acc=None)],
+            f"{JUDGED_BY}val_loss of the dense network and test_acc are missing",
+        ),
+        ([record(0, None), record(1)], f"{JUDGED_BY}val_loss of the dense network is missing"),
+        ([record(0, acc=None), record(1)], f"{JUDGED_BY}test_acc of the dense network is missing"),
+        ([DENSE, record(1, acc=None)], f"{JUDGED_BY}test_acc of the pruned networks is missing"),
+        ([DENSE, record(1, None), record(2, acc=None), record(3, status="diverged")], UNPAIRED),
+        ([DENSE, record(1, replicate=1)], UNPAIRED),
+        (
+            [DENSE, record(1, END), record(2, END)],
+            "levels 1-2 cannot be judged, since a validation loss was lowest at its last evaluation. Train longer "
+            "(--trainer.max_steps) or evaluate more often (--pruning.evaluate_every)",
+        ),
+        (
+            [record(0, density=0.9), record(1)],
+            "the run starts from a ticket, so there is no dense network to compare its tickets with",
+        ),
+        (
+            [record(0, END, density=0.9), record(0, density=0.9, arm="random_mask")],
+            "the run starts from a ticket, so there is no dense network to compare its tickets with; at level 0 a "
+            "validation loss of a ticket was lowest at its last evaluation, so it is not compared with controls either",
+        ),
     ],
 )
-def test_without_the_numbers_there_is_no_verdict(records):
+def test_where_no_level_can_be_judged_it_is_said_what_is_missing_and_only_that(records, why):
     assert winning_levels(records) is None
-    assert (
-        verdict(records) == "No verdict: it needs a dense level 0, a pruned level, and val_loss and test_acc of both."
-    )
+    assert verdict(records) == f"No verdict: {why}."
+
+
+def test_no_level_is_both_without_a_ticket_and_not_judged():
+    """Over all ways in which two levels may end."""
+    ways = [(900, 0.98), (1_100, 0.98), (900, 0.9), (END, 0.98), (None, 0.98), (900, None)]
+    for first, second in product(ways, ways):
+        records = [DENSE, record(1, *first), record(2, *second)]
+        said = verdict(records)
+        won = levels_of(winning_levels(records))
+        unjudged = [level for level, way in enumerate((first, second), 1) if way in ways[3:]]
+        assert said.startswith("No verdict: ") == (len(unjudged) == 2), said
+        assert said.startswith("Winning tickets at level") == bool(won), said
+        assert ("no level matches" in said) == (won == [] and not unjudged), said
+        if won is not None:
+            assert [level for level in (1, 2) if f"Level {level} cannot be judged: " in said] == unjudged
+        if won == [] and unjudged:
+            assert said.startswith(f"No winning ticket at level {3 - unjudged[0]}, which does not match the dense")
 
 
 def test_the_verdict_names_winning_levels_and_how_small_they_are():
@@ -243,7 +278,8 @@ def test_a_ticket_that_stops_at_step_0_divides_nothing_by_zero():
 
 
 def test_an_untrained_control_is_compared_by_its_accuracy_alone():
-    assert verdict([DENSE, record(1, 900, 0.98), record(1, 0, 0.33, arm="rewound")]).endswith(
+    untrained = replace(record(1, 0, 0.33, arm="rewound"), steps=0)
+    assert verdict([DENSE, record(1, 900, 0.98), untrained]).endswith(
         "At level 1 (80.0%) rewound is untrained, and the ticket is 65.00 points more accurate."
     )
 
@@ -288,6 +324,7 @@ def test_there_is_no_verdict_where_the_dense_networks_loss_was_still_falling():
     records = [record(0, steps, replicate=r) for r in (0, 1)]
     records += [record(1, steps, replicate=r) for r in (0, 1)]
     assert winning_levels(records) is None
+    assert "dense network was lowest at its last evaluation" in verdict(records)
     assert "Train longer" in verdict(records)
     records[0].early_stop_step = steps - 1
     assert winning_levels(records) is None  # the other replicate has no early stop
@@ -354,19 +391,37 @@ def test_against_a_control_it_is_said_where_chance_is_excluded():
     assert verdict(records).endswith("the ticket is 0.00 points more accurate (chance is excluded for the step).")
 
 
-def test_a_control_without_an_early_stop_is_no_ratio():
-    steps = record(0).steps
-    assert verdict([DENSE, record(1, 900), record(1, steps, 0.97, arm="reinit")]).endswith(
-        "reinit has no early stop within its steps, and the ticket is 1.00 points more accurate."
-    )
+def test_a_control_without_an_early_stop_is_compared_by_its_accuracy_alone():
+    """One of its trials is enough; the table has a step for it, so none is denied."""
+    records = [
+        part
+        for r in range(3)
+        for part in (
+            record(0, 1_000, 0.98, replicate=r),
+            record(1, 900, 0.98, replicate=r),
+            record(1, END if r else 20, 0.97, arm="reinit", replicate=r),
+        )
+    ]
+    for few in (records[3:6], records):
+        chance = " (chance is excluded for the accuracy)" if len(few) > 3 else ""
+        assert verdict(few).endswith(
+            "At level 1 (80.0%) a validation loss of reinit was lowest at its last evaluation, so steps are not "
+            f"compared, and the ticket is 1.00 points more accurate{chance}."
+        )
 
 
 def test_a_ticket_on_other_data_is_compared_with_its_controls_though_there_is_no_dense_network():
     records = [record(0, 1_000, 0.98, density=0.2), record(0, 1_500, 0.97, density=0.2, arm="random_mask")]
     assert verdict(records) == (
-        "No verdict: it needs a dense level 0, a pruned level, and val_loss and test_acc of both. At level 0 (20.0%) "
-        "random_mask stops early at 1.50 times the ticket's step, and the ticket is 1.00 points more accurate."
+        "No verdict: the run starts from a ticket, so there is no dense network to compare its tickets with. At level "
+        "0 (20.0%) random_mask stops early at 1.50 times the ticket's step, and the ticket is 1.00 points more "
+        "accurate."
     )
+
+
+def test_means_of_levels_that_fewer_replicates_have_are_not_said_to_be_of_all():
+    records = [record(level, 1_000 - level, replicate=r) for r in range(3) for level in range(3 if r else 4)]
+    assert "(means of 1 to 3 replicates; chance is excluded at levels 1-2)" in verdict(records)
 
 
 def test_without_any_accuracy_the_table_shows_losses_and_no_ticket_is_judged():
@@ -380,9 +435,7 @@ def test_without_any_accuracy_the_table_shows_losses_and_no_ticket_is_judged():
     assert "test acc" not in text
     assert "early-stop step test loss there test loss at the end" in " ".join(text.split())
     assert "0 100.0% ticket 1 1000 0.2500 0.5000 1 80.0% ticket 1 1000 1.2500 0.5000" in " ".join(text.split())
-    judged = "No verdict: winning is judged by test accuracy (test_acc), which this module does not log."
-    assert verdict(records) == judged
-    assert verdict([*records, record(2)]) != judged
+    assert verdict(records) == f"No verdict: {JUDGED_BY}test_acc is missing."
 
 
 def test_only_replicates_that_have_a_dense_network_and_a_ticket_are_counted():

@@ -323,7 +323,8 @@ def told_of_verdict(
                 alone = {name for name in (f"{part}_loss", f"{part}_acc") if {*forms(name)} & {*found.by_step}}
                 by_step += [name for name in sorted(alone, reverse=True) if find(means, name) is None]
                 if find(means, metric) is None and metric not in by_step:
-                    lacks.append(f"{step} logs {', '.join(sorted(means)) or 'nothing'} and no {metric}")
+                    names = ", ".join(sorted(means)) or "nothing"
+                    lacks.append(f"{step} logs {names} and no {metric} (log it under that name)")
     told = []
     if by_step:
         names = f"{', '.join(by_step)} {'is' if len(by_step) == 1 else 'are'}"

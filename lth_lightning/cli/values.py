@@ -29,6 +29,11 @@ def check_values(config: Namespace) -> None:
         number = config.get(name)
         if number is not None and not 1 <= number <= most:
             raise UserError(f"--{name} is {number}: give 1 to {most:,}, or leave the choice to the command.")
+    for name in ("trainer.max_steps", "trainer.max_epochs"):
+        number = config.get(name)
+        # -1 is what the Trainer has where the length is not given.
+        if number is not None and number < -1:
+            raise UserError(f"--{name} is {number}: give 1 or more.")
     # The config of a run that was made before this was refused may have it.
     is_of_run = config.get("resume") or config.get("ckpt_path")
     if config.get("trainer.default_root_dir") is not None and not is_of_run:

@@ -7,7 +7,7 @@ from typing import Any
 from lth_lightning.report.page import RunFacts
 from lth_lightning.report.runs import Run
 from lth_lightning.report.style import percent
-from lth_lightning.results.run_folder import CONFIG
+from lth_lightning.results.run_folder import CONFIG, is_from_python
 from lth_lightning.results.summary import ranges
 from lth_lightning.results.training import TICKET
 from lth_lightning.results.winning import sentences
@@ -24,6 +24,7 @@ def facts(run: Run) -> RunFacts:
         facts=list(_facts(run)),
         config=paths[0].read_text(errors="replace") if has_config else "",
         command=" && ".join(f"lth fit --config {shlex.quote(str(path))}" for path in paths) if has_config else "",
+        is_from_python=is_from_python(run.folder),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from lth_lightning.report.lines import named
 from lth_lightning.report.runs import Run
 from lth_lightning.results.record import Record
+from lth_lightning.results.run_folder import is_from_python
 from lth_lightning.results.summary import several
 
 
@@ -16,7 +17,12 @@ def gaps(run: Run) -> list[str]:
     lines += [f"Not finished, so in no figure: {name} (step {step:,})." for name, step in run.unfinished.items()]
     lines += [f"{_place(r)} diverged at step {r.steps:,}: it is counted, and in no mean." for r in run.diverged]
     lines += _missing(run)
-    if not run.config and not run.problems:
+    if is_from_python(run.folder):
+        lines.append(
+            "It was started from Python, without a config, and the paper's claims are judged for runs of the shipped "
+            "configs."
+        )
+    elif not run.config and not run.problems:
         lines.append("There is no config.yaml, or nothing in it, so no claim of the paper can be judged.")
     if len({record.replicate for record in run.records}) == 1:
         lines.append("One replicate: its lines have no spread, and no claim is judged from them.")

@@ -14,7 +14,7 @@ from lth_lightning.report.folders import runs_in
 from lth_lightning.report.pool import pool
 from lth_lightning.report.runs import Run, read
 from lth_lightning.report.terminal import broken, complain, patiently
-from lth_lightning.results.run_folder import CONFIG, RESULT, SESSIONS, TABLE
+from lth_lightning.results.run_folder import CHECKPOINT, CONFIG, METRICS, RESULT, SESSIONS, TABLE
 from lth_lightning.results.summary import Point, summarize
 from lth_lightning.results.training import TICKET
 from lth_lightning.results.winning import winning_levels
@@ -34,7 +34,7 @@ class Row:
     """What is told of a run.
 
     Attributes:
-        state: finished, running, stopped, empty (nothing is finished), not begun (a sweep's, which was
+        state: finished, running, stopped, empty (no training has begun), not begun (a sweep's, which was
             stopped before it), or ended (nothing is open that was begun; an
             older version did not write down what was planned).
         done, planned: trainings; `planned` counts those that a divergence has made impossible out.
@@ -140,15 +140,15 @@ def _state(run: Run, left: int | None) -> str:
         return "finished"
     if run.is_owned:
         return "running"
+    levels = (path for folder in run.folders for path in folder.glob("replicate_*/*/level_*"))
+    begun = (path for path in levels if not (path / RESULT).exists())
     if not run.records:
+        if any((path / name).exists() for path in begun for name in (CHECKPOINT, METRICS)):
+            return "stopped"
         # A sweep makes all its runs' folders at its start.
-        has_begun = (run.folder / SESSIONS).exists() or any(run.folder.glob("replicate_*"))
+        has_begun = any((folder / SESSIONS).exists() or any(folder.glob("replicate_*")) for folder in run.folders)
         return "empty" if has_begun else "not begun"
-    if left is None:
-        levels = (path for folder in run.folders for path in folder.glob("replicate_*/*/level_*"))
-        begun = (path for path in levels if not (path / RESULT).exists())
-        return "stopped" if any(begun) else "ended"
-    return "stopped"
+    return "stopped" if left is not None or any(begun) else "ended"
 
 
 def _written(folder: Path) -> float:

@@ -136,7 +136,7 @@ def cells(run: Run, arm: str, quantity: str, near: float | None = None) -> Cells
     rows = run.trained[run.trained.arm == arm]
     endless = []
     if quantity.startswith("early_stop"):
-        at_end: Any = (rows.early_stop_step == rows.steps).groupby(rows.level).any()
+        at_end: Any = ((rows.early_stop_step == rows.steps) & (rows.steps > 0)).groupby(rows.level).any()
         endless = [int(level) for level, is_last in at_end.items() if is_last]
     source = rows
     if quantity not in rows:

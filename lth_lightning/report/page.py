@@ -35,6 +35,7 @@ class RunFacts:
         facts: label and value: folder, network, data, steps, replicates, seed, versions, …
         config: the text of config.yaml; empty where there is none.
         command: a shell command that repeats the run; empty where none does.
+        is_from_python: whether it was started from Python, so that there is neither.
     """
 
     name: str
@@ -43,6 +44,7 @@ class RunFacts:
     facts: Sequence[tuple[str, str]]
     config: str
     command: str
+    is_from_python: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from rich.table import Table
 from lth_lightning.report.figure import Choice
 from lth_lightning.report.terminal import complain
 from lth_lightning.report.verdict import Verdict, by_reason
-from lth_lightning.report.write import write
+from lth_lightning.report.write import Report, write
 
 STYLES = {"holds": "green", "does not hold": "red"}
 
@@ -24,7 +24,7 @@ def show(paths: Sequence[Path], out: Path | None, choice: Choice, console: Conso
         if run.result:
             name = f"{run.name}: " if len(report.runs) > 1 else ""
             console.print(f"{name}{' '.join(run.result)}", markup=False)
-    _say_verdicts(report.verdicts, console)
+    _say_verdicts(report, console)
     number = len(report.pictures)
     damaged = set(report.problems)
     notes = [note for note in report.notes if not any(note.endswith(problem) for problem in damaged)]
@@ -36,8 +36,12 @@ def show(paths: Sequence[Path], out: Path | None, choice: Choice, console: Conso
     return complain(report.problems)
 
 
-def _say_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
+def _say_verdicts(report: Report, console: Console) -> None:
     """What holds and what does not in a table; of what cannot be told only why."""
+    verdicts = report.verdicts
+    if not any(run.config for run in report.runs):
+        console.print("No claim of the paper is judged.")
+        return
     if not verdicts:
         console.print("None of the paper's claims is about such networks, data and settings.")
         return

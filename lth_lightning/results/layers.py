@@ -10,7 +10,7 @@ from rich.table import Table
 from lth_lightning.errors import UserError
 from lth_lightning.results.record import Record
 from lth_lightning.results.run_folder import MASK
-from lth_lightning.results.training import TICKET, Training
+from lth_lightning.results.training import TICKET, Line, Training
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class LayerCount:
     """The parameter's."""
     left: int
     size: int
-    narrow: int
-    """The smaller of the layer's numbers of units, or channels, in and out."""
+    units: int
+    """That the weights lead into, or channels: the first dimension of the weight."""
 
     @property
     def density(self) -> float:
@@ -30,8 +30,8 @@ class LayerCount:
 
     @property
     def is_nearly_gone(self) -> bool:
-        """Too few are left for each unit of the layer's narrower side to have one, or fewer than 5; or none."""
-        return self.left == 0 or (self.left < max(self.narrow, 5) and self.density < 0.1)
+        """Too few are left for each unit to have one, or fewer than 5; or none."""
+        return self.left == 0 or (self.left < max(self.units, 5) and self.density < 0.1)
 
 
 def layer_counts(level: Path) -> list[LayerCount]:
@@ -42,9 +42,7 @@ def layer_counts(level: Path) -> list[LayerCount]:
     from lth_lightning.pruning.ticket import read_format  # late: it takes torch, which `lth ls` does without
 
     mask = read_format(level / MASK, ("mask",))["mask"]
-    return [
-        LayerCount(name, int(part.sum()), part.numel(), min(part.shape[:2], default=0)) for name, part in mask.items()
-    ]
+    return [LayerCount(name, int(part.sum()), part.numel(), next(iter(part.shape), 0)) for name, part in mask.items()]
 
 
 def layers_table(run: Path, records: Sequence[Record], columns: int = 10) -> list[Table]:
@@ -73,29 +71,54 @@ def layers_table(run: Path, records: Sequence[Record], columns: int = 10) -> lis
 
 
 def told_of_vanished(run: Path, records: Iterable[Record], arms: Iterable[str]) -> list[str]:
-    """A line for each of `arms`, those that search masks, whose last level has nearly lost a layer."""
-    last = {record.order[:3]: record for record in sorted(records, key=lambda record: record.order)}
+    """A line for each layer and each of `arms`, those that search masks, that is nearly gone at the end of the run.
+
+    It is told from which level on, in the replicate where that comes first.
+    """
+    lines: dict[Line, list[Training]] = {}
+    for record in sorted(records, key=lambda record: record.order):
+        if record.density < 1:
+            training = _training(run, record)
+            lines.setdefault(training.line, []).append(training)
     told = []
     for arm in arms:
-        found: list[str] = []
-        for record in (record for record in last.values() if record.arm == arm and record.density < 1):
-            training = _training(run, record)
-            try:
-                layers = layer_counts(training.folder)
-            except UserError:
-                continue  # the run itself has ended well
-            found += [
-                f"'{layer.name}' has {layer.left:,} of {layer.size:,} weights left in {training}"
-                for layer in layers
-                if layer.is_nearly_gone
-            ]
-        if found:
-            more = f", and {len(found) - 3} more such layers" if len(found) > 3 else ""
-            told.append(
-                f"Layers of {arm} are nearly gone (fewer weights than units): {'; '.join(found[:3])}{more}. "
-                "--layers lists all densities."
-            )
+        first: dict[str, list[tuple[Training, LayerCount]]] = {}
+        for trainings in (trainings for line, trainings in lines.items() if line[1] == arm):
+            for name, levels in _vanishing(trainings).items():
+                if name not in first or levels[0][0].level < first[name][0][0].level:
+                    first[name] = levels
+        told += [_told(levels) for levels in first.values()]
     return told
+
+
+def _vanishing(trainings: Sequence[Training]) -> dict[str, list[tuple[Training, LayerCount]]]:
+    """By name the layers that are nearly gone at the end of a line of trainings, at each level from the first such on.
+
+    Of levels before those that tell it one is read.
+    """
+    found: dict[str, list[tuple[Training, LayerCount]]] = {}
+    still: dict[str, LayerCount] | None = None
+    for training in reversed(trainings):
+        try:
+            thin = {layer.name: layer for layer in layer_counts(training.folder) if layer.is_nearly_gone}
+        except UserError:
+            break  # the run itself has ended well
+        still = {name: layer for name, layer in thin.items() if still is None or name in still}
+        if not still:
+            break
+        for name, layer in still.items():
+            found[name] = [(training, layer), *found.get(name, [])]
+    return found
+
+
+def _told(levels: Sequence[tuple[Training, LayerCount]]) -> str:
+    (since, layer), (last, at_last) = levels[0], levels[-1]
+    fewer = ", fewer than it has units" if layer.left < layer.units else ""
+    end = f", and {at_last.left:,} at level {last.level}" if at_last.left < layer.left else ""
+    return (
+        f"Layer '{layer.name}' is nearly gone from level {since.level} on (replicate {since.replicate} {since.label}): "
+        f"{layer.left:,} of {layer.size:,} weights are left{fewer}{end}. --layers lists all densities."
+    )
 
 
 def _training(run: Path, record: Record) -> Training:

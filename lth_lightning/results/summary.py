@@ -33,7 +33,10 @@ class Point:
     trials: int
     diverged: int
     falling: bool
-    """Whether a training's validation loss was lowest at its last step: it was too short to have an early stop."""
+    """Whether a training's validation loss was lowest at its last step: it was too short to have an early stop.
+
+    What is untrained, of no step at all, does not count.
+    """
     early_stop_step: Spread | None
     early_stop_test_acc: Spread | None
     final_test_acc: Spread | None
@@ -56,7 +59,7 @@ def summarize(records: Sequence[Record]) -> list[Point]:
                 density=group[0].density,
                 trials=len(ok),
                 diverged=len(group) - len(ok),
-                falling=any(record.early_stop_step == record.steps for record in ok),
+                falling=any(0 < record.steps == record.early_stop_step for record in ok),
                 early_stop_step=Spread.of(record.early_stop_step for record in ok),
                 early_stop_test_acc=Spread.of(record.early_stop_test_acc for record in ok),
                 final_test_acc=Spread.of(record.final_test_acc for record in ok),
