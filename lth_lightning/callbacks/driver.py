@@ -104,9 +104,13 @@ class Driver:
         """What all processes of the run must have been asked for; from Python as far as it is plain."""
         if config != FROM_PYTHON:
             return settings_of(config)
-        plain = {name: value for name, value in vars(self.loop).items() if isinstance(value, (int, float, str, dict))}
         lengths = {f"trainer.{name}": getattr(trainer, name) for name in ("max_steps", "max_epochs")}
-        return {"seed": self.seed, **lengths, **{f"pruning.{name}": value for name, value in plain.items()}}
+        options = {
+            f"pruning.{name}": value
+            for name, value in vars(self.loop).items()
+            if not name.startswith("_") and isinstance(value, (int, float, str, dict))
+        }
+        return {"seed": self.seed, **lengths, **options}
 
     def _probe(self) -> Trainer:
         """A Trainer that is looked at only."""
