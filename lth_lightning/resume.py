@@ -40,7 +40,7 @@ NEEDED = ("pruning.levels", "pruning.until_density", "pruning.replicates")
 
 def check(folder: Path, config: str) -> None:
     """Raise UserError naming the first setting in which `config` differs from the run's, other than to extend it."""
-    old, new = (ADDED | _flat(yaml.safe_load(text)) for text in (session.read_config(folder), config))
+    old, new = (ADDED | flat(yaml.safe_load(text)) for text in (session.read_config(folder), config))
     if lost := [key for key in NEEDED if key not in old]:
         raise UserError(
             f"{folder / CONFIG} is damaged: it lacks {lost[0]}, which every run has. Put it back as it was."
@@ -51,7 +51,7 @@ def check(folder: Path, config: str) -> None:
                 f"--resume: '{key}' is {new.get(key)!r} but {old.get(key)!r} in {folder / CONFIG}. A run goes on as it "
                 "began, with more levels, replicates or controls at most: drop the option, or start a new run."
             )
-    kept, asked = (_controls(flat.get("pruning.controls")) for flat in (old, new))
+    kept, asked = (_controls(each.get("pruning.controls")) for each in (old, new))
     for name, settings in kept:
         same = [other for key, other in asked if key == name]
         if same and settings not in same:
@@ -73,10 +73,11 @@ def _controls(controls: Any) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+def flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    """`{data: {root: x}}` as `{data.root: x}`; a list is one value."""
     if not isinstance(content, dict):
         return {prefix[:-1]: content}
-    return {key: value for name, part in content.items() for key, value in _flat(part, f"{prefix}{name}.").items()}
+    return {key: value for name, part in content.items() for key, value in flat(part, f"{prefix}{name}.").items()}
 
 
 _begun: list[Path] = []
@@ -111,3 +112,12 @@ def _kept(folder: Path) -> str:
     if any(folder.rglob(CHECKPOINT)):
         return "Nothing is finished yet; the training goes on from its last checkpoint"
     return "Nothing is finished yet, and no checkpoint is there; begin again"
+
+
+def nothing_left(folder: Path, trainings: int = 0, cells: int = 0) -> str:
+    """The line that says that so many of the run or the sweep in `folder` are finished, and how to extend it."""
+    done = f"{cells} of {cells} cells are" if cells else f"{trainings} training{'s are' if trainings > 1 else ' is'}"
+    how = "To extend it: --pruning.levels, --until-density or --replicates."
+    if is_from_python(folder):
+        how = "A PruningLoop with more levels, replicates or controls extends it."
+    return f"Nothing is left to train: {done} finished. {how}"

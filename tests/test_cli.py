@@ -1,6 +1,7 @@
 """The command line: fit, validate, test, tickets, dry runs, and what is printed."""
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from rich.console import Console
 
+from lth_lightning.callbacks import estimate
+from lth_lightning.callbacks.display import Display
 from lth_lightning.callbacks.estimate import megabytes
 from lth_lightning.cli import main
 from lth_lightning.pruning import Ticket
@@ -42,6 +46,43 @@ def test_the_run_ends_with_its_table_a_verdict_and_where_to_look(capsys: pytest.
     assert "100.0%" in out
     assert any(re.match(r"(Winning tickets|No winning ticket|No verdict)\b.*\.$", line) for line in lines)
     assert f"tensorboard --logdir {run}" in out
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_finished_run_says_that_nothing_is_left_and_shows_no_bar(
+    capsys: pytest.CaptureFixture[str], run: Path, monkeypatch: pytest.MonkeyPatch, dry: list[str]
+) -> None:
+    monkeypatch.delattr(Display, "start")
+    assert main(["fit", "--resume", str(run), *dry]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.count("Nothing is left to train: 8 trainings are finished. To extend it: --pruning.levels") == 1
+    assert ("test acc % at the end" in told) is not bool(dry)
+
+
+def test_steps_that_take_long_are_timed_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: now[0])
+
+    def timed(seconds: float) -> tuple[float, float]:
+        now[0] = 0.0
+        mean = estimate._time(lambda: now.__setitem__(0, now[0] + seconds), estimate.TIMED, torch.device("cpu"))
+        return mean, now[0] / seconds
+
+    assert timed(0.01) == pytest.approx((0.01, 40))
+    assert timed(0.6) == pytest.approx((0.6, 6))
+    assert timed(50.0) == pytest.approx((50.0, 1))
+
+
+def test_what_takes_its_time_is_told_on_a_terminal_until_it_ends_and_elsewhere_once() -> None:
+    for is_terminal in (True, False):
+        out = io.StringIO()
+        display = Display(Console(file=out, force_terminal=is_terminal, width=80, highlight=False))
+        for _ in range(2):
+            with display.busy("Timing"):
+                pass
+        assert ("\x1b[2K" in out.getvalue()) is is_terminal
+        assert is_terminal or out.getvalue() == "Timing\n"
+        assert "Timing" in out.getvalue()
 
 
 def test_without_a_terminal_there_are_lines_and_no_control_codes(
@@ -150,7 +191,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(
     out = capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
     assert "39 trainings of 1,000 steps each" in out  # 3 replicates of 7 levels, and 2 levels of 3 trials
-    assert "Time: about" in out
+    assert out.index("Timing a few steps") < out.index("Time: about")
     assert "Disk: about" in out
     # 19,200, 30,000 and 1,000 weights lose 20, 20 and 10%
     assert re.search(r"\b1 +80.2% +40,260 +3 +9\b", out)

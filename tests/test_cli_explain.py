@@ -93,6 +93,7 @@ EXPLAINED = [
     ("--pruning.levels x", "--pruning.levels takes a whole number, not 'x'."),
     ("--pruning.until_density x", "--pruning.until_density takes a number, not 'x'."),
     ("--pruning.save_controls maybe", "--pruning.save_controls takes true or false, not 'maybe'."),
+    ("--data.normalization raw", "such as '{mean: [0], std: [0.00392156862745098]}' for raw pixels of 0 to 255"),
     ("--pruning.scope galactic", "--pruning.scope takes layer or global, not 'galactic'."),
     ("--pruning.rates 3", "--pruning.rates takes names and values, such as '{linear: 0.2}', not '3'."),
     ("--pruning.levels", "--pruning.levels lacks its value"),
@@ -218,7 +219,7 @@ def test_the_readmes_logger_works_as_typed(tmp_path: Path) -> None:
     short = ["--trainer.max_steps", "2", "--pruning.levels", "0", "--replicates", "1", "--pruning.controls", "[]"]
     words = [*QUICK, *short, "--trainer.logger", "CSVLogger", "--logs", "logs"]
     assert main(words) == 0
-    assert len(list((tmp_path / "logs" / "lightning_logs" / "quickstart" / "version_0").rglob("metrics.csv"))) == 1
+    assert len(list((tmp_path / "logs/quickstart/version_0/csv").rglob("metrics.csv"))) == 1
     assert command.main(["ls", "logs"]) == 0
     assert main(["fit", "--resume", "logs/quickstart/version_0", "--pruning.levels", "1"]) == 0
 

@@ -37,6 +37,10 @@ def test_pixels_are_divided_shifted_and_scaled_as_torchvision_does(normalization
     assert torch.equal(found, expected)
 
 
+def test_raw_pixels_are_had_by_the_std_that_the_help_names() -> None:
+    assert torch.allclose(normalizer(MeanStd([0], [0.00392156862745098]))(GRAY), GRAY.float(), rtol=1e-6, atol=0)
+
+
 def test_each_channel_has_its_own_numbers() -> None:
     mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
     found = normalizer(MeanStd(mean, std), 3)(COLOR)

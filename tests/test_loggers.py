@@ -2,6 +2,8 @@
 
 import csv
 import importlib.util
+import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ from loop_helpers import StopAt, StoppedError, WithLoaders
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lth_lightning.callbacks import PruningLoop
+from lth_lightning.callbacks import PruningLoop, loggers
 from lth_lightning.cli import main
+from lth_lightning.report import command
+from lth_lightning.results import session
 
 TRAININGS = ("ticket/level_00", "ticket/level_01", "random_reinit_0/level_01")
 WORDS = ("fit", "--config=quickstart", "--trainer.max_steps=20", "--pruning.levels=1", "--pruning.evaluate_every=10")
@@ -104,13 +108,69 @@ def table(path: Path) -> list[dict[str, str]]:
 def test_each_training_has_a_csv_of_its_own_named_by_run_arm_and_level(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     assert fit(tmp_path, "CSVLogger", f"--trainer.logger.save_dir={theirs}") == 0
-    top = theirs / "lightning_logs/mine/version_0/replicate_0"
+    top = theirs / "mine/version_0/csv/replicate_0"
     assert {path.parent.relative_to(top).as_posix() for path in theirs.rglob("metrics.csv")} == set(TRAININGS)
     for name in TRAININGS:
         values = yaml.safe_load((top / name / "hparams.yaml").read_text())
         assert (values["run"], values["arm"] in name, values["level"]) == ("mine/version_0", True, int(name[-1]))
         assert values["trainer"]["max_steps"] == 20
         assert [row["step"] for row in table(top / name / "metrics.csv") if row["val_loss"]] == ["10", "20"]
+
+
+@pytest.mark.parametrize("name", ["lightning_logs", ""])
+def test_a_logger_in_the_folder_of_the_runs_leaves_their_own_files(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logs = tmp_path / "logs"
+    assert fit(tmp_path, "CSVLogger", f"--trainer.logger.save_dir={logs}", f"--trainer.logger.name={name}") == 0
+    run = logs / "mine/version_0"
+    assert [path.name for path in logs.iterdir()] == ["mine"]
+    for training in TRAININGS:
+        assert len(table(run / "replicate_0" / training / "metrics.csv")) == 2
+        assert len(table(run / "csv/replicate_0" / training / "metrics.csv")) > 2  # Lightning's, of a row a log call
+    assert capfd.readouterr().out.replace("\n", "").count(f"CSVLogger: {run / 'csv'}") == 1
+    assert main(["fit", f"--resume={run}", "--pruning.levels=2"]) == 0
+    assert len(list((run / "csv").rglob("metrics.csv"))) == len(list((run / "replicate_0").rglob("metrics.csv"))) == 5
+    if not name:
+        return  # the files are the same
+    capfd.readouterr()
+    shutil.copytree(run, tmp_path / "copy")
+    for words in (["ls", str(logs)], ["diff", str(run), str(tmp_path / "copy")]):
+        assert command.main(words) == 0, words
+        assert "csv" not in "".join(capfd.readouterr()).replace("results.csv", ""), words
+
+
+def test_a_run_that_an_older_version_began_keeps_the_logger_in_its_old_place(tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        run_python(tmp_path, CSVLogger(tmp_path / "theirs"), [StopAt(20)])
+    run, new = tmp_path / "logs/run/version_0", tmp_path / "theirs/run/version_0"
+    assert loggers.told_of_places([CSVLogger(tmp_path / "theirs")], run) == [f"CSVLogger: {new / 'csv'}"]
+    content = json.loads((run / "run.json").read_text())
+    del content["sessions"][0]["experiment"]
+    (run / "run.json").write_text(json.dumps(content))
+    old = tmp_path / "theirs/lightning_logs/run/version_0"
+    old.parent.mkdir(parents=True)
+    (new / "csv").rename(old)
+    run_python(tmp_path, CSVLogger(tmp_path / "theirs"), run=run)
+    found = [path.relative_to(old).as_posix() for path in (tmp_path / "theirs").rglob("metrics.csv")]
+    assert sorted(found) == [f"replicate_0/ticket/level_0{level}/metrics.csv" for level in (0, 1)]
+    assert [row["step"] for row in table(old / found[0]) if row["val_loss"]]
+
+
+def test_cells_of_a_sweep_are_told_apart_and_have_one_group(tmp_path: Path) -> None:
+    def cell(sweep: str) -> Path:
+        run = tmp_path / sweep / "lr=1/version_0"
+        run.mkdir(parents=True)
+        (tmp_path / sweep / "sweep.yaml").touch()
+        sessions = [session.describe(torch.device("cpu"), 1, 1, f"{sweep}/lr=1")]
+        content = {"format": 1, "replicates": 1, "arms": {"ticket": [0]}, "sessions": sessions}
+        (run / "run.json").write_text(json.dumps(content))
+        return run
+
+    names = [loggers._Names.of(cell(sweep)) for sweep in "ab"]
+    assert [(each.group, each.run) for each in names] == [("a", "a/lr=1/version_0"), ("b", "b/lr=1/version_0")]
+    (tmp_path / "a").rename(tmp_path / "c")
+    assert loggers._Names.of(tmp_path / "c/lr=1/version_0").run == "lr=1/version_0"
 
 
 def test_one_object_serves_all_trainings_and_is_as_it_was_afterwards(tmp_path: Path) -> None:
@@ -204,6 +264,7 @@ def test_wandb_has_a_run_each_training(tmp_path: Path, monkeypatch: pytest.Monke
         "mine/version_0 replicate 0 random_reinit_0 level 1",
     ]
     assert {settings["group"] for settings, _ in begun} == {"mine/version_0"}
+    assert {settings["project"] for settings, _ in begun} == {"mine"}
     assert [settings["job_type"] for settings, _ in begun] == ["ticket", "ticket", "random_reinit_0"]
     assert len({settings["id"] for settings, _ in begun}) == 3
     assert [dict(run.config)["level"] for _, run in begun] == [0, 1, 1]
@@ -247,3 +308,15 @@ def test_mlflow_has_a_run_each_training_and_a_resumed_one_goes_on(
     assert [run.info.status for run in found] == ["FINISHED"] * 2
     assert [run.data.params["level"] for run in found] == ["0", "1"]
     assert found[0].data.tags["arm"] == "ticket"
+    assert found[0].data.tags["experiment"] == "run"
+
+
+def test_mlflow_names_the_experiment_as_the_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    assert fit(tmp_path, "MLFlowLogger", f"--trainer.logger.save_dir={tmp_path / 'store'}") == 0
+    client = mlflow.MlflowClient(f"file:{tmp_path / 'store'}")
+    assert client.get_experiment_by_name("lightning_logs") is None
+    found = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    assert [run.data.tags["experiment"] for run in found] == ["mine"] * 3
+    assert [run.data.params["experiment"] for run in found] == ["mine"] * 3

@@ -2,13 +2,17 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from runs import Process, Starter, advised, assert_same_run, still_running, wait_for
+import yaml
+from runs import LTH, Process, Starter, advised, assert_same_run, still_running, wait_for
 from test_ddp import CONFIG, TWO
+
+from lth_lightning.callbacks.peers import difference, settings_of
 
 STEPS = 2000
 
@@ -66,13 +70,46 @@ def test_tasks_of_one_slurm_job_make_one_run_which_is_the_same(starter: Starter)
 @pytest.mark.thorough
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_mistake_that_one_task_meets_alone_is_told_by_it_and_ends_the_others(starter: Starter, rank: int) -> None:
-    wrong = "--data.batch_size=61"
+    wrong = "--workers=2"  # no setting of the run's
     both = [task(starter, each, *TWO, *([wrong] if each == rank else [])) for each in (0, 1)]
     assert [process.end() for process in both] == [2, 2]
     for each, process in enumerate(both):
         assert ("process 1: " in process.err) == (each == 1)
-        assert "multiple of 2" in process.err
-        assert "Traceback" not in process.err
+        assert "Several workers train on the CPU" in only_line(process)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("command", ["lth", "torchrun"])
+def test_processes_of_other_settings_are_told_before_anything_is_trained(starter: Starter, command: str) -> None:
+    told = "trainer.max_steps is 80 in process 1, and 60 in process 0"
+    if command == "lth":
+        both = [task(starter, rank, *TWO, f"--trainer.max_steps={60 + 20 * rank}") for rank in (0, 1)]
+        assert [process.end() for process in both] == [2, 2]
+        assert all(told in only_line(process) for process in both)
+    else:
+        script = starter.folder / "rank.sh"
+        script.write_text('exec "$@" --trainer.max_steps "$((60 + 20 * LOCAL_RANK))"\n')
+        run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python"]
+        words = ("fit", "--config", str(starter.folder / "same.yaml"), *TWO)
+        process = starter.start(*words, command=[*run, "bash", str(script), *LTH])
+        assert process.end() != 0
+        assert process.err.count(f"lth: Process 1 has other settings than process 0: {told}") == 1
+    assert not list(starter.folder.rglob("version_*"))
+
+
+def test_the_first_setting_that_differs_is_named_but_for_what_a_machine_may_have_of_its_own() -> None:
+    config = yaml.safe_dump({**CONFIG, "logs": "a", "threads": 1, "data": {"init_args": {"root": "a", "files": "/a"}}})
+
+    def told(*change: str) -> str:
+        return difference(settings_of(config), settings_of(config.replace(*change)), 3)
+
+    assert told("", "") == told("logs: a", "logs: b") == told("threads: 1", "threads: 2") == ""
+    assert told("root: a", "root: b") == told("files: /a", "files: /b") == ""
+    assert "Process 3 " in told("levels: 2", "levels: 3")
+    assert "pruning.levels is 3 in process 3, and 2 in process 0" in told("levels: 2", "levels: 3")
+    assert "seed_everything is None in process 3, and 5 in" in told("seed_everything", "other")
+    assert "data.files is 'b' in process 3" in told("files: /a", "files: b")
+    assert "other is 5 in process 3, and None" in difference({}, {"other": 5}, 3)
 
 
 @pytest.mark.thorough

@@ -43,7 +43,7 @@ def test_the_plan_has_the_levels_of_each_arm_and_trial(tmp_path: Path) -> None:
 
 def test_a_session_says_with_what_it_was_made_and_nothing_private(tmp_path: Path) -> None:
     before = datetime.now(UTC).replace(microsecond=0)
-    told = session.describe(torch.device("cpu"), threads=3, workers=2)
+    told = session.describe(torch.device("cpu"), threads=3, workers=2, experiment="mine")
     assert before <= datetime.fromisoformat(told.pop("started")) <= datetime.now(UTC)
     assert told == {
         "versions": {
@@ -57,6 +57,7 @@ def test_a_session_says_with_what_it_was_made_and_nothing_private(tmp_path: Path
         "threads": 3,
         "workers": 2,
         "denormals": "zero",
+        "experiment": "mine",
     }
     session.write(tmp_path, PLAN, told)
     assert platform.node() not in re.split(r'[\s",:]+', (tmp_path / "run.json").read_text())
@@ -64,7 +65,7 @@ def test_a_session_says_with_what_it_was_made_and_nothing_private(tmp_path: Path
 
 def test_a_gpu_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"NVIDIA {device}")
-    assert session.describe(torch.device("cuda", 1), 1, 1)["device"] == "NVIDIA cuda:1"
+    assert session.describe(torch.device("cuda", 1), 1, 1, "mine")["device"] == "NVIDIA cuda:1"
 
 
 def test_sessions_follow_one_another_and_the_plan_is_the_latest(tmp_path: Path) -> None:

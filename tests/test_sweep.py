@@ -341,7 +341,9 @@ def test_a_cell_that_diverges_is_recorded_and_the_sweep_goes_on(capsys: pytest.C
     assert [row["status"] for row in rows(Path("logs/mine/lr=1e+38/version_0"))] == ["diverged"]
     assert [row["status"] for row in rows(Path("logs/mine/lr=0.001/version_0"))] == ["ok", "ok"]
     assert fit("--resume", "logs/mine") == 0
-    assert "2 of 2 cells are finished." in capsys.readouterr().out
+    assert "Nothing is left to train: 2 of 2 cells are finished. To extend it:" in capsys.readouterr().out
+    assert fit("--resume", "logs/mine/lr=1e+38/version_0", "--dry-run") == 0
+    assert "Nothing is left to train: 1 training is finished." in capsys.readouterr().out
 
 
 def edit_sweep(change: Callable[[dict[str, Any]], Any]) -> None:
@@ -353,7 +355,11 @@ def edit_sweep(change: Callable[[dict[str, Any]], Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "words", "told"),
     [
-        (None, ["--resume", "logs/mine", "--sweep.data.batch_size", "[10]"], "varies all these flags"),
+        (
+            None,
+            ["--resume", "logs/mine", "--sweep.data.batch_size", "[10]"],
+            "varies seed_everything, but not data.batch_size",
+        ),
         (None, ["--resume", "logs/mine", "--data.batch_size", "10"], "'data.init_args.batch_size' is 10 but 60"),
         (None, ["--resume", "logs/mine/seed_everything=1/version_0", "--sweep.threads", "[1]"], "drop --resume"),
         (None, ["--resume", "logs"], "is no run"),

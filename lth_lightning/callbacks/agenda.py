@@ -59,6 +59,11 @@ class Agenda:
         self._open = [training for training in self._open if training not in dropped]
         return len(dropped)
 
+    @property
+    def left(self) -> list[Training]:
+        """Those that are not finished."""
+        return list(self._open)
+
     def __len__(self) -> int:
         """How many are not finished."""
         return len(self._open)

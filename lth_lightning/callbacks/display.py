@@ -1,7 +1,8 @@
 """The one display of a run, owned by the driver: bars on a terminal, plain lines elsewhere."""
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -52,6 +53,16 @@ class Display:
         if text not in self._told and is_rank_zero():
             self._told.add(text)
             self.note(text)
+
+    @contextlib.contextmanager
+    def busy(self, text: str) -> Iterator[None]:
+        """Says within it what takes its time: on a terminal until it ends, elsewhere in a line, once."""
+        if not self.console.is_terminal:
+            self.tell(text)
+            yield
+        elif self._enabled:
+            with self.console.status(text):
+                yield
 
     def start(self, trainings: int, done: int, slots: int = 1) -> None:
         """A run of so many trainings begins, or goes on with some `done`; `slots` of them are made side by side."""

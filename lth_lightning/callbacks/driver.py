@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from pytorch_lightning import LightningDataModule, Trainer
 
-from lth_lightning.callbacks import checks
+from lth_lightning import resume
+from lth_lightning.callbacks import checks, loggers
 from lth_lightning.callbacks import trainer as trainers
 from lth_lightning.callbacks.agenda import Agenda, side_by_side
 from lth_lightning.callbacks.board import SummaryBoard
@@ -21,7 +22,7 @@ from lth_lightning.callbacks.inputs import check_inputs
 from lth_lightning.callbacks.joint import JointMaker
 from lth_lightning.callbacks.maker import Maker
 from lth_lightning.callbacks.origin import Origins, fresh_model
-from lth_lightning.callbacks.peers import meet
+from lth_lightning.callbacks.peers import meet, settings_of
 from lth_lightning.callbacks.plan import plan_trainings
 from lth_lightning.callbacks.quiet import quiet
 from lth_lightning.callbacks.ranks import process_group
@@ -84,7 +85,7 @@ class Driver:
 
     def _claimed(self, experiment: str, logs: Path, folder: Path | None, config: str) -> list[Record]:
         trainer = self._probe()
-        with meet(trainer, self.display) as peers:
+        with meet(trainer, self.display, self._settings(config, trainer)) as peers:
             self.prepare(trainer=trainer)
 
             def choose() -> Path:
@@ -94,10 +95,22 @@ class Driver:
             gc.freeze()  # what is imported by now stays: the collection before each training need not go through it
             try:
                 with process_group(), run_folder.owned(self.folder) if trainers.is_rank_zero() else nullcontext():
-                    return self._run(config)
+                    return self._run(config, experiment)
             finally:
                 gc.unfreeze()
                 self.display.stop()
+
+    def _settings(self, config: str, trainer: Trainer) -> dict[str, Any]:
+        """What all processes of the run must have been asked for; from Python as far as it is plain."""
+        if config != FROM_PYTHON:
+            return settings_of(config)
+        lengths = {f"trainer.{name}": getattr(trainer, name) for name in ("max_steps", "max_epochs")}
+        options = {
+            f"pruning.{name}": value
+            for name, value in vars(self.loop).items()
+            if not name.startswith("_") and isinstance(value, (int, float, str, dict))
+        }
+        return {"seed": self.seed, **lengths, **options}
 
     def _probe(self) -> Trainer:
         """A Trainer that is looked at only."""
@@ -173,7 +186,7 @@ class Driver:
     def _samples(self, network: "MakeModel", number: int, generator: torch.Generator) -> Any:
         return draw_samples(self.datamodule, network, number, generator, self.seed)
 
-    def _run(self, config: str) -> list[Record]:
+    def _run(self, config: str, experiment: str) -> list[Record]:
         is_main = trainers.is_rank_zero()
         trainings = self.plan(self.folder)
         # Every process looks once, here: later, rank 0 may have recorded what another is about to look at.
@@ -193,7 +206,9 @@ class Driver:
             kept = None if config == FROM_PYTHON and (self.folder / CONFIG).is_file() else config
             threads = self.threads if self.workers > 1 else torch.get_num_threads()
             self._tell_of_older()
-            begun = session.describe(self.device, threads, max(1, workers)) if len(self._agenda) else None
+            begun = None
+            if len(self._agenda):
+                begun = session.describe(self.device, threads, max(1, workers), experiment)
             session.write(self.folder, trainings, begun, kept, self.loop.retrain.trains_on)
         if self.loop.together:
             self._make_together()
@@ -235,7 +250,7 @@ class Driver:
         self.display.note(f"run: {self.folder}")
         data = f", data: {type(self.datamodule).__name__}" if self.datamodule else ""
         self.display.note(f"network: {self._network}{data}")
-        for remark in self.remarks:
+        for remark in (*self.remarks, *loggers.told_of_places(loggers.own(self.maker.probe), self.folder)):
             self.display.tell(remark)
         if slots > 1:
             self.display.note(f"{slots} trainings side by side, CPU threads of each: {self.threads}")
@@ -246,7 +261,10 @@ class Driver:
         if self.ticket and self._is_output_new:
             self.display.tell("The ticket's output layer has other classes than these data: a new one, dense, is used.")
         done = len(self._records)
-        self.display.start(done + len(self._agenda), done, slots)
+        if len(self._agenda):
+            self.display.start(done + len(self._agenda), done, slots)
+        else:
+            self.display.note(resume.nothing_left(self.folder, trainings=done))
 
     def _make_one_by_one(self) -> None:
         self._begin()

@@ -3,37 +3,48 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from pytorch_lightning import LightningModule
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lth_lightning.callbacks.display import duration
+from lth_lightning import resume
+from lth_lightning.callbacks.agenda import Agenda
+from lth_lightning.callbacks.display import Display, duration
 from lth_lightning.callbacks.driver import Driver
 from lth_lightning.data import TensorDataModule
 from lth_lightning.errors import UserError
 from lth_lightning.pruning import Schedule, weight_layers
 from lth_lightning.pruning.layers import others
-from lth_lightning.results import run_folder
+from lth_lightning.results.record import read_records
 
 TIMED = 20
-"""Passes that are timed, after as many that are not."""
+"""Passes that are timed at most, after as many that are not."""
+
+WARM, LONG = 1.0, 2.0
+"""Seconds after which passes that are not timed are enough, and those that are."""
 
 
-def describe(driver: Driver, console: Console, folder: Path | None = None) -> None:
+TIMING = "Timing a few steps on this machine …"
+
+
+def describe(driver: Driver, display: Display, folder: Path | None = None) -> None:
     """Print the trainings, steps, estimated time and disk of `driver`'s run. Trains, downloads and writes nothing.
 
     `folder` is the run that it goes on with: its finished trainings are left out.
     """
+    console = display.console
     schedule = driver.prepare(fetch=False)
     trainings = driver.plan(folder or Path())
     if folder:
-        trainings = [training for training in trainings if not run_folder.finished(training)]
+        records = {record.order: record for record in read_records(folder)}
+        # What a divergence has stopped is not left.
+        trainings = Agenda([each for each in trainings if each.order not in records], records.values()).left
         if not trainings:
-            console.print("Nothing is left to do.")
+            display.note(resume.nothing_left(folder, trainings=len(records)))
             return
     arms = Counter(training.arm for training in trainings)
     table = Table(box=None, pad_edge=False)
@@ -54,7 +65,7 @@ def describe(driver: Driver, console: Console, folder: Path | None = None) -> No
     each = each if steps else "as many steps each as trainer.max_epochs makes"
     console.print(f"{len(trainings)} trainings of {each}; columns count them by arm.")
     try:
-        seconds = seconds_a_training(driver, model)
+        seconds = seconds_a_training(driver, model, display)
         why = "for this module and data"
     except UserError:
         seconds, why = None, "before the data set's files are there"
@@ -64,7 +75,7 @@ def describe(driver: Driver, console: Console, folder: Path | None = None) -> No
         workers = min(driver.workers, len({training.line for training in trainings}))
         beside = f", {workers} side by side" if workers > 1 else ""
         whole = seconds * sum(lengths) / (steps or 1) / workers
-        console.print(f"Time: about {duration(whole)} on this machine{beside}, judging by {TIMED} timed passes.")
+        console.print(f"Time: about {duration(whole)} on this machine{beside}, judging by a few timed passes.")
     console.print(f"Disk: {megabytes(disk_bytes(driver, model, arms))}.")
 
 
@@ -89,7 +100,7 @@ def _parameters(model: LightningModule, schedule: Schedule) -> Table:
     return table
 
 
-def seconds_a_training(driver: Driver, model: LightningModule) -> float | None:
+def seconds_a_training(driver: Driver, model: LightningModule, display: Display) -> float | None:
     """Judged by passes of a throwaway model over one batch and an evaluation; None where it cannot be told."""
     data, steps = driver.datamodule, driver.steps
     if steps is None or not isinstance(data, TensorDataModule):
@@ -98,7 +109,8 @@ def seconds_a_training(driver: Driver, model: LightningModule) -> float | None:
         data.setup("fit")
         images, labels = next(iter(data.train_dataloader()))
         evaluation = next(iter(data.test_dataloader()))[0]
-        model(images)
+        with display.busy(TIMING):
+            model(images)
     except NotImplementedError:  # the module has no `forward`
         return None
     device = driver.device
@@ -111,25 +123,40 @@ def seconds_a_training(driver: Driver, model: LightningModule) -> float | None:
         torch.nn.functional.cross_entropy(model(images), labels).backward()
         optimizer.step()
 
-    def evaluate() -> None:
+    def evaluate(images: torch.Tensor) -> None:
         with torch.no_grad():
-            model(evaluation)
+            model(images)
+
+    def evaluation_seconds() -> float:
+        # A part tells enough of a batch that takes long: it would be the most of the time that is taken here.
+        part = evaluation[: len(images)]
+        seconds = _time(partial(evaluate, part), 1, device) * len(evaluation) / len(part)
+        return seconds if seconds > WARM else _time(partial(evaluate, evaluation), 1, device)
 
     evaluations = steps / driver.loop.evaluate_every
-    return steps * _time(step, TIMED, device) + evaluations * _time(evaluate, 1, device)
+    with display.busy(TIMING):
+        return steps * _time(step, TIMED, device) + evaluations * evaluation_seconds()
 
 
 def _time(action: Callable[[], None], times: int, device: torch.device) -> float:
-    began = 0.0
-    for index in range(2 * times):
-        if index == times:
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            began = time.perf_counter()
-        action()
+    """Seconds of an action: the mean of so many after as many that are not timed, fewer where they take long."""
+    count, seconds = _repeat(action, times, WARM, device)
+    if count > 1 or seconds < WARM:
+        count, seconds = _repeat(action, times, LONG, device)
+    return seconds / count
+
+
+def _repeat(action: Callable[[], None], times: int, enough: float, device: torch.device) -> tuple[int, float]:
+    """How often an action was made, and the seconds that it took: so many times, or until there were `enough`."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return (time.perf_counter() - began) / times
+    began, count = time.perf_counter(), 0
+    while count < times and time.perf_counter() - began <= enough:
+        action()
+        count += 1
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return count, time.perf_counter() - began
 
 
 def megabytes(number: float) -> str:

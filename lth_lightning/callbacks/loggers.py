@@ -3,8 +3,11 @@
 import contextlib
 import csv
 import hashlib
+import os
 import platform
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from lth_lightning.callbacks.checkpoint_io import read_checkpoint
 from lth_lightning.errors import UserError
 from lth_lightning.results import session
-from lth_lightning.results.run_folder import CONFIG
+from lth_lightning.results.run_folder import CONFIG, SWEEP
 from lth_lightning.results.training import Training
 
 
@@ -121,9 +124,84 @@ def runs_of(loggers: Sequence[Logger], training: Training, density: float, step:
             vars(logger).update(state)
 
 
+def told_of_places(loggers: Sequence[Logger], run: Path) -> list[str]:
+    """A line for each of the user's loggers on where it puts the trainings of `run`, as far as it can be known."""
+    names = _Names.of(run)
+    lines = []
+    for logger in loggers:
+        if isinstance(logger, (CSVLogger, TensorBoardLogger)):
+            where = logger.root_dir
+            if _without_name(logger, names):
+                where = str(Path(logger.save_dir, _folder(logger, names)))
+        elif isinstance(logger, WandbLogger):
+            where = f"project {_project(logger, names)}, group {logger._wandb_init.get('group') or names.run}"
+        elif isinstance(logger, MLFlowLogger):
+            where = f"experiment {_mlflow_experiment(logger, names)}"
+            uri = str(logger._tracking_uri)
+            if uri.startswith("file:"):  # another may hold a password
+                where += f" in {uri.removeprefix('file:')}"
+        else:
+            continue
+        lines.append(f"{type(logger).__name__}: {where}")
+    return lines
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What a run is called in loggers."""
+
+    experiment: str
+    group: str
+    """The experiment, or of a sweep's cell that of the whole sweep: what was typed."""
+    run: str
+    is_default: bool
+    """Whether the experiment names what the user has given no name: an older version's run keeps Lightning's name."""
+
+    @classmethod
+    def of(cls, run: Path) -> "_Names":
+        path = run.resolve()
+        name = (session.read(path).get("sessions") or [{}])[0].get("experiment")
+        if not isinstance(name, str) or path.parts[-1 - len(Path(name).parts) : -1] != Path(name).parts:
+            # Of an older version, or renamed since: another run may have that name now.
+            return cls(path.parent.name, path.parent.name, f"{path.parent.name}/{path.name}", name is not None)
+        is_cell = "/" in name and (path.parents[1] / SWEEP).is_file()
+        return cls(name, name.rpartition("/")[0] if is_cell else name, f"{name}/{path.name}", True)
+
+
+_LIGHTNINGS = "lightning_logs"
+"""The name that Lightning gives where the user gives none."""
+
+
+def _without_name(logger: CSVLogger | TensorBoardLogger, names: _Names) -> bool:
+    """Whether the run names the logger's folder: without a name of its own it could be a training's, in a run."""
+    return names.is_default and logger._version is None and logger._name in (_LIGHTNINGS, "", None)
+
+
+def _folder(logger: CSVLogger | TensorBoardLogger, names: _Names) -> str:
+    """The run's in the logger's save_dir. The run itself may lie there: its own files are not in this part of it."""
+    return f"{names.run}/{'csv' if isinstance(logger, CSVLogger) else 'tensorboard'}"
+
+
+def _project(logger: WandbLogger, names: _Names) -> str:
+    project = str(logger._wandb_init["project"])
+    is_theirs = project != _LIGHTNINGS or "WANDB_PROJECT" in os.environ
+    # Characters and a length that W&B takes.
+    return project if is_theirs or not names.is_default else re.sub(r"[^\w.+=,-]", "-", names.group)[:128]
+
+
+def _mlflow_experiment(logger: MLFlowLogger, names: _Names) -> str:
+    return names.group if names.is_default and logger._experiment_name == _LIGHTNINGS else logger._experiment_name
+
+
 def _name(logger: Logger, training: Training, step: int | None) -> None:
-    run = f"{training.run.resolve().parent.name}/{training.run.resolve().name}"
+    names = _Names.of(training.run)
+    run = names.run
     if isinstance(logger, (CSVLogger, TensorBoardLogger)):
+        if _without_name(logger, names):
+            logger._name, logger._version = "", f"{_folder(logger, names)}/{training.version}"
+            if step is not None:
+                _go_on(logger, step)
+            return
         folder = Path(logger.log_dir) if logger._version is not None else None
         if folder is None or (step is None and folder.is_dir() and any(folder.iterdir())):
             first = folder.name if folder else None
@@ -132,15 +210,17 @@ def _name(logger: Logger, training: Training, step: int | None) -> None:
             _go_on(logger, step)
     elif isinstance(logger, WandbLogger):
         settings = logger._wandb_init
+        settings["project"] = logger._project = _project(logger, names)
         settings["name"] = " ".join(filter(None, (settings.get("name"), run, str(training))))
         settings["group"] = settings.get("group") or run
         settings["job_type"] = settings.get("job_type") or training.label
         settings["id"] = settings.get("id") or _id(training)
         logger._name, logger._id = settings["name"], settings["id"]
     elif isinstance(logger, MLFlowLogger) and logger._run_id is None:
+        logger._experiment_name = _mlflow_experiment(logger, names)
         logger._run_name = " ".join(filter(None, (logger._run_name, run, str(training))))
-        tags = {"run": run, "replicate": training.replicate, "arm": training.arm, "trial": training.trial}
-        known = {name: str(value) for name, value in {**tags, "level": training.level}.items()}
+        tags = {"experiment": names.experiment, "run": run, **training.identity}
+        known = {name: str(value) for name, value in tags.items()}
         logger.tags = {**known, **(logger.tags or {}), "lth_id": _id(training)}
         if step is not None:
             _find_run(logger)
@@ -161,19 +241,15 @@ def _hyperparameters(training: Training, density: float) -> dict[str, Any]:
         if isinstance(config, dict):
             flags = config.get("trainer")
             kept = {key: value for key, value in flags.items() if key != "logger"} if isinstance(flags, dict) else flags
-            return {**config, "trainer": kept, **_identity(training, density)}
+            identity = _identity(training, density)
+            # The experiment as the config has it: MLflow takes no other value from a session of a newer version.
+            return {**identity, **config, "trainer": kept, **{k: identity[k] for k in identity if k != "experiment"}}
     return _identity(training, density)
 
 
 def _identity(training: Training, density: float) -> dict[str, Any]:
-    return {
-        "run": f"{training.run.resolve().parent.name}/{training.run.resolve().name}",
-        "replicate": training.replicate,
-        "arm": training.arm,
-        "trial": training.trial,
-        "level": training.level,
-        "density": density,
-    }
+    names = _Names.of(training.run)
+    return {"experiment": names.experiment, "run": names.run, **training.identity, "density": density}
 
 
 def _go_on(logger: CSVLogger | TensorBoardLogger, step: int) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
@@ -32,6 +33,12 @@ _POLL = 0.05
 _STOPPED = {signal.SIGINT: (130, "Stopped."), signal.SIGTERM: (143, "Terminated.")}
 _present: "list[Peers]" = []
 
+Settings = dict[str, Any]
+"""What a process was asked to do, by flag."""
+
+_OWN = ("experiment", "logs", "threads", "data.init_args.root", "trainer.logger", "trainer.default", "trainer.devices")
+"""How settings begin that may differ: folders are process 0's or a machine's, and processes are counted."""
+
 
 def present() -> "Peers | None":
     """Those of the run that this process makes now; None where it makes it alone."""
@@ -39,11 +46,14 @@ def present() -> "Peers | None":
 
 
 @contextlib.contextmanager
-def meet(trainer: Trainer, display: Display) -> Iterator["Peers | None"]:
+def meet(trainer: Trainer, display: Display, settings: Settings | None = None) -> Iterator["Peers | None"]:
     """Within it the processes of a run, of which `trainer` tells, know of each other; None where there is one alone.
 
+    `settings` are those of this process, which must be the same in all.
+
     Raises:
-        UserError: the settings of the Trainer are not those by which the processes were started.
+        UserError: the settings of the Trainer are not those by which the processes were started, or a process has
+            other settings than process 0.
         WorkerDiedError: another process has ended before its time.
     """
     if trainer.world_size == 1 or isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
@@ -54,7 +64,7 @@ def meet(trainer: Trainer, display: Display) -> Iterator["Peers | None"]:
             )
         yield None
         return
-    peers = Peers(trainer, display)
+    peers = Peers(trainer, display, settings or {})
     _present.append(peers)
     try:
         peers.begin()
@@ -77,6 +87,27 @@ def meet(trainer: Trainer, display: Display) -> Iterator["Peers | None"]:
         peers.close()
 
 
+def settings_of(config: str) -> Settings:
+    """The settings in `config`, a config.yaml, that all processes of a run must have."""
+    return {key: value for key, value in resume.flat(yaml.safe_load(config)).items() if not key.startswith(_OWN)}
+
+
+def difference(mine: Settings, theirs: Any, rank: int) -> str:
+    """A line on the first setting in which process `rank`, with `theirs`, differs from process 0; empty for none."""
+    known: Settings = json.loads(json.dumps(mine, default=str))  # as `theirs` came
+    other: Settings = theirs if isinstance(theirs, dict) else {}
+    for key in [*known, *(key for key in other if key not in known)]:
+        here, there = known.get(key), other.get(key)
+        # A file or a folder can lie elsewhere on another machine.
+        is_place = all(isinstance(value, str) and Path(value).is_absolute() for value in (here, there))
+        if here != there and not (is_place and not key.startswith("pruning.")):
+            return (
+                f"Process {rank} has other settings than process 0: {key.replace('.init_args', '')} is {there!r} in "
+                f"process {rank}, and {here!r} in process 0. Start all processes of a run with the same settings."
+            )
+    return ""
+
+
 class Peers:
     """The processes of one run, as one of them sees them.
 
@@ -85,7 +116,7 @@ class Peers:
     waits here can be interrupted, and where PyTorch waits, which hears no signal, a thread ends the process.
     """
 
-    def __init__(self, trainer: Trainer, display: Display) -> None:
+    def __init__(self, trainer: Trainer, display: Display, settings: Settings) -> None:
         launcher: Any = trainer.strategy.launcher
         environment = launcher.cluster_environment
         try:
@@ -94,6 +125,8 @@ class Peers:
             raise UserError(" ".join(str(error).split())) from None
         self.rank, self.size, self.nodes = trainer.global_rank, trainer.world_size, launcher.num_nodes
         self.host, self.port = environment.main_address, environment.main_port
+        self._settings = {"the number of processes": self.size, **settings}
+        self._difference = ""
         self.loss = ""
         """What is known of a process that has ended before its time."""
         self.started: list[subprocess.Popen[bytes]] = []
@@ -121,7 +154,7 @@ class Peers:
             self._selector.register(self._listener, selectors.EVENT_READ)
         else:
             self._add(self._connect(), 0)
-            self.send({"rank": self.rank})
+            self.send({"rank": self.rank, "settings": self._settings})
         if threading.current_thread() is threading.main_thread():
             self._wakeup = socket.socketpair()
             for end in self._wakeup:
@@ -221,6 +254,8 @@ class Peers:
             if gone := [process for process in self.started if process.poll() is not None]:
                 self._lose(f"A process that this one started has ended with exit code {gone[0].returncode}.")
             self._pause()
+        if self._difference:
+            raise UserError(self._difference)
 
     def _waiting(self, missing: set[int]) -> str:
         if self._is_alone_on_node and self.nodes > 1:
@@ -307,6 +342,7 @@ class Peers:
     def _understand(self, connection: socket.socket, other: "_Other", message: dict[str, Any]) -> None:
         if self.rank == 0 and isinstance(message.get("rank"), int):
             other.rank = message["rank"]
+            self._difference = self._difference or difference(self._settings, message.get("settings"), other.rank)
             if self._folder:
                 self._send(connection, {"folder": str(self._folder)})
             if self._here() >= set(range(1, self.size)):

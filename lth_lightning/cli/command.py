@@ -254,7 +254,7 @@ class LTHCLI(LightningCLI):
             if self._only_check:
                 self.driver.prepare(fetch=False)
             else:
-                describe(self.driver, display.console, folder)
+                describe(self.driver, display, folder)
             return
         config = self.resolved()
         try:

@@ -34,6 +34,9 @@ KINDS = {
 
 EXAMPLES = {"pruning.rates": "'{linear: 0.2}'", "pruning.retrain.steps": "500"}
 
+OTHERS = {"data.normalization": "'{mean: [0], std: [0.00392156862745098]}' for raw pixels of 0 to 255"}
+"""Of options that also take what the parser does not name: an example."""
+
 MORE = {"trainer.logger": pl.loggers, "trainer.callbacks": pl.callbacks}
 """Where Lightning's own classes for an option are."""
 
@@ -257,6 +260,7 @@ def _of_type(message: str, key: str, where: str, value: str | None) -> str | Non
     is_list = "a list" in kinds and len(set(kinds)) == 1
     example = f", such as {_listed(value)}" if is_list and re.fullmatch(r"[\w*.?]+", value.strip()) else ""
     example = example or (f", such as {EXAMPLES[key]}" if key in EXAMPLES and "names and values" in kinds else "")
+    example = example or (f", or mean and std, such as {OTHERS[_short(key)]}" if _short(key) in OTHERS else "")
     return f"{where} takes {_and(dict.fromkeys(kinds), ' or ')}{example}, not '{value.strip()}'."
 
 

@@ -30,7 +30,8 @@ class TensorDataModule(pl.LightningDataModule):
         batch_size: samples of one optimizer step, over all devices together.
         validation_size: training images set aside for validation.
         split_seed: which images those are.
-        normalization: dataset, none, half, lecun, unit_l2, or `mean` and `std` for pixels in [0, 1].
+        normalization: dataset, none, half, lecun, unit_l2, or `mean` and `std` for pixels in [0, 1];
+            '{mean: [0], std: [0.00392156862745098]}', of which std is 1/255, gives raw pixels of 0 to 255.
         augmentation: flip_crop flips at random and crops from a 4-pixel border, training batches only.
         download: fetch the files where `root` has none.
         eval_batch_size: samples evaluated at once.

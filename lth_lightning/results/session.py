@@ -22,8 +22,15 @@ FORMAT = 2
 """Counted up when a reader of an older one would misread it: one of 1 takes the first replicate for 0."""
 
 
-def describe(device: "torch.device", threads: int, workers: int) -> dict[str, Any]:
-    """A session that begins now in this process: `threads` on a CPU for each training, `workers` side by side."""
+def describe(device: "torch.device", threads: int, workers: int, experiment: str) -> dict[str, Any]:
+    """A session that begins now in this process.
+
+    Args:
+        device: where it trains.
+        threads: on a CPU for each training.
+        workers: trainings side by side.
+        experiment: the name that the run was asked for by, by which loggers name it, too.
+    """
     import torch  # late: reading needs none
 
     return {
@@ -34,6 +41,7 @@ def describe(device: "torch.device", threads: int, workers: int) -> dict[str, An
         "threads": threads,
         "workers": workers,
         "denormals": "zero",
+        "experiment": experiment,
     }
 
 

@@ -64,13 +64,18 @@ def run(base: "LTHCLI", words: Sequence[str]) -> None:
             checked = cli(cell, only_check=True)
             _know(cell, checked)
         datamodules.append(checked.datamodule)
-        if options["dry_run"]:
-            estimate.add(cell, checked)
+        if options["dry_run"] and not cell.is_finished:
+            estimate.add(cell, checked, display)
     refuse_same(cells)
     waiting = [cell for cell in cells if not cell.is_finished]
     slots, each = _share_out(waiting)
+    if not waiting:
+        display.note(resume.nothing_left(folder, cells=len(cells)))
+    elif len(waiting) < len(cells):
+        display.note(f"{len(cells) - len(waiting)} of {len(cells)} cells are finished.")
     if options["dry_run"]:
-        estimate.show(cells, display, slots)
+        if waiting:
+            estimate.show(cells, display, slots)
         return
     for datamodule in datamodules:
         if datamodule is not None:
@@ -92,8 +97,6 @@ def run(base: "LTHCLI", words: Sequence[str]) -> None:
         with (cell.run / LOG).open("a", buffering=1) as log, contextlib.redirect_stdout(log):
             make(cell, "--workers=1", f"--threads={each}")
 
-    if len(waiting) < len(cells):
-        display.note(f"{len(cells) - len(waiting)} of {len(cells)} cells are finished.")
     if slots > 1:
         display.note(f"{slots} cells side by side, CPU threads of each: {each}. What each says: {LOG} of its run")
         _make_side_by_side(make_beside, waiting, titles, slots, each, display)

@@ -105,7 +105,13 @@ def begun(folder: Path, words: Sequence[str], grid: dict[str, Any]) -> list[Cell
     named = dict(_flat(grid))
     like = next((cell for cell in cells if set(named) <= set(cell.values)), None)
     if like is None:
-        raise UserError(f"--resume: no cell of {folder / SWEEP} varies all these flags: start it without --resume.")
+        varied = list(dict.fromkeys(flag for cell in cells for flag in cell.values))
+        other = [flag for flag in named if flag not in varied]
+        does_not = f"but not {' and '.join(other)}" if other else "but in no cell all of these at once"
+        raise UserError(
+            f"--resume: the sweep in {folder} varies {' and '.join(varied)}, {does_not}: give more values of what it "
+            "varies, or start a new sweep, without --resume."
+        )
     alike = [cell.values for cell in cells if set(cell.values) == set(like.values)]
     # A flag that is not named keeps the values that it has.
     whole = {flag: named.get(flag) or _distinct(values[flag] for values in alike) for flag in like.values}

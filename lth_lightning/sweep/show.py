@@ -31,7 +31,7 @@ class Estimate:
         self._seconds: list[float | None] = []
         self._bytes = 0.0
 
-    def add(self, cell: Cell, cli: "LTHCLI") -> None:
+    def add(self, cell: Cell, cli: "LTHCLI", display: Display) -> None:
         """A cell that is checked. Networks of one class and size are timed once."""
         driver = cli.driver
         model, steps = driver.make_model(), driver.steps
@@ -39,7 +39,7 @@ class Estimate:
         key = (type(model), size, type(cli.datamodule), getattr(cli.datamodule, "batch_size", None), steps)
         if key not in self._measured:
             try:
-                self._measured[key] = seconds_a_training(driver, model)
+                self._measured[key] = seconds_a_training(driver, model, display)
             except UserError:  # the data set's files are not there
                 self._measured[key] = None
         each = self._measured[key]
