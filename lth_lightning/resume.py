@@ -107,11 +107,14 @@ def advice(folder: Path | None = None) -> str:
 
 def _kept(folder: Path) -> str:
     """What there is to go on with, in the run or the sweep in `folder`."""
-    if any(folder.rglob(RESULT)):
+    try:
+        if any(folder.rglob(RESULT)):
+            return "What is finished is kept; go on"
+        if any(folder.rglob(CHECKPOINT)):
+            return "Nothing is finished yet; the training goes on from its last checkpoint"
+        return "Nothing is finished yet, and no checkpoint is there; begin again"
+    except OSError:  # another process may be at work in it
         return "What is finished is kept; go on"
-    if any(folder.rglob(CHECKPOINT)):
-        return "Nothing is finished yet; the training goes on from its last checkpoint"
-    return "Nothing is finished yet, and no checkpoint is there; begin again"
 
 
 def nothing_left(folder: Path, trainings: int = 0, cells: int = 0) -> str:

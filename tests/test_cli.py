@@ -150,6 +150,17 @@ def test_a_checkpoint_file_of_a_level_is_evaluated_too(
     assert float(shown[1]) == pytest.approx(record["final_test_acc"], abs=1e-6)
 
 
+def test_a_run_of_an_older_version_whose_config_counts_epochs_between_evaluations_goes_on(
+    run: Path, tmp_path: Path
+) -> None:
+    old = shutil.copytree(run, tmp_path / "version_0")
+    (old / "run.json").unlink()  # which says that the config is as it was
+    config = (old / "config.yaml").read_text()
+    assert "check_val_every_n_epoch: 1" in config
+    (old / "config.yaml").write_text(config.replace("check_val_every_n_epoch: 1", "check_val_every_n_epoch: 2"))
+    assert main(["fit", "--resume", str(old), "--pruning.levels", "3"]) == 0
+
+
 def test_a_level_of_an_older_run_that_names_a_root_of_lightnings_is_evaluated(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "version_0"
     shutil.copytree(run, copy)

@@ -170,7 +170,7 @@ def test_cells_of_a_sweep_are_told_apart_and_have_one_group(tmp_path: Path) -> N
     names = [loggers._Names.of(cell(sweep)) for sweep in "ab"]
     assert [(each.group, each.run) for each in names] == [("a", "a/lr=1/version_0"), ("b", "b/lr=1/version_0")]
     (tmp_path / "a").rename(tmp_path / "c")
-    assert loggers._Names.of(tmp_path / "c/lr=1/version_0").run == "lr=1/version_0"
+    assert loggers._Names.of(tmp_path / "c/lr=1/version_0").run == "c/lr=1/version_0"
 
 
 def test_one_object_serves_all_trainings_and_is_as_it_was_afterwards(tmp_path: Path) -> None:

@@ -109,7 +109,6 @@ def test_our_network_takes_somebodys_own_data(tmp_path: Path) -> None:
         ({"fast_dev_run": True}, {}, "fast_dev_run"),
         ({"val_check_interval": 10}, {}, "evaluate_every"),
         ({"val_check_interval": 0.5}, {}, "evaluate_every"),
-        ({"check_val_every_n_epoch": 5}, {}, "evaluate_every"),
         ({"steps": 0}, {}, "max_steps"),
         ({"max_epochs": 0}, {}, "max_steps"),
         ({"max_epochs": -1}, {}, "max_epochs"),
@@ -198,6 +197,13 @@ def test_the_display_tells_each_training_once(tmp_path: Path) -> None:
         f"[{n}/4] replicate {r} ticket level {v}: " for n, (r, v) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)], 1)
     ]
     assert [line.startswith(start) for line, start in zip(lines[2:], starts, strict=True)] == [True] * 4
+
+
+def test_a_display_that_is_off_says_nothing_of_what_takes_its_time() -> None:
+    display = Display(Console(file=io.StringIO(), force_terminal=True), enabled=False)
+    with display.busy("Timing"):
+        pass
+    assert display.console.file.getvalue() == ""  # type: ignore[attr-defined]
 
 
 def test_an_exception_of_the_users_passes_through_and_the_run_can_be_told(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -97,19 +98,33 @@ def test_processes_of_other_settings_are_told_before_anything_is_trained(starter
     assert not list(starter.folder.rglob("version_*"))
 
 
-def test_the_first_setting_that_differs_is_named_but_for_what_a_machine_may_have_of_its_own() -> None:
-    config = yaml.safe_dump({**CONFIG, "logs": "a", "threads": 1, "data": {"init_args": {"root": "a", "files": "/a"}}})
+def test_the_first_setting_that_differs_is_named_where_it_decides_what_is_computed() -> None:
+    own = {"root": "a", "files": "/a", "tags": ["x", "y"], "key": "<object at 0x7f>", "size": 3}
+    pruning = {**CONFIG["pruning"], "controls": [{"class_path": "RandomReinit"}], "rates": {"linear": 0.2}}
+    known = {
+        **CONFIG,
+        "pruning": pruning,
+        "logs": "a",
+        "threads": 1,
+        "data": {"class_path": "Digits", "init_args": own},
+    }
 
-    def told(*change: str) -> str:
-        return difference(settings_of(config), settings_of(config.replace(*change)), 3)
+    def told(**change: Any) -> str:
+        other = {**known, **change}
+        return difference(settings_of(yaml.safe_dump(known)), settings_of(yaml.safe_dump(other)), 3)
 
-    assert told("", "") == told("logs: a", "logs: b") == told("threads: 1", "threads: 2") == ""
-    assert told("root: a", "root: b") == told("files: /a", "files: /b") == ""
-    assert "Process 3 " in told("levels: 2", "levels: 3")
-    assert "pruning.levels is 3 in process 3, and 2 in process 0" in told("levels: 2", "levels: 3")
-    assert "seed_everything is None in process 3, and 5 in" in told("seed_everything", "other")
-    assert "data.files is 'b' in process 3" in told("files: /a", "files: b")
-    assert "other is 5 in process 3, and None" in difference({}, {"other": 5}, 3)
+    def data(**change: Any) -> str:
+        return told(data={"class_path": "Digits", "init_args": {**own, **change}})
+
+    assert told() == told(logs="b") == told(threads=2) == ""
+    assert told(trainer={**known["trainer"], "enable_progress_bar": False, "callbacks": [{"dirpath": "/b"}]}) == ""
+    assert data(root="b") == data(files="/b") == data(tags=["y", "x"]) == data(key="<object at 0x8f>") == ""
+    assert "Process 3 " in told(seed_everything=6)
+    assert "seed_everything is 6 in process 3, and 5 in process 0" in told(seed_everything=6)
+    assert "data.size is 4 in process 3, and 3 in" in data(size=4)
+    for name, value in {"levels": 3, "controls": [], "rates": {"linear": 0.9}}.items():
+        assert f"pruning.{name}" in told(pruning={**known["pruning"], name: value}), name
+    assert "trainer.max_steps is 7 in" in told(trainer={**known["trainer"], "max_steps": 7})
 
 
 @pytest.mark.thorough

@@ -160,7 +160,7 @@ END = record(0).steps
         ([record(0, None), record(1, None)], f"{JUDGED_BY}val_loss is missing"),
         ([record(0, None, None, final=0.9), record(1, None, None, final=0.9)], f"{JUDGED_BY}val_loss is missing"),
         ([record(0, acc=None), record(1, acc=None)], f"{JUDGED_BY}test_acc is missing"),
-        ([record(0, None, None), record(1, None, None)], f"{JUDGED_BY}both are missing"),
+        ([record(0, None, None), record(1, None, None)], f"{JUDGED_BY}val_loss and test_acc are missing"),
         (
             [record(0, None, None), record(1, acc=None)],
             f"{JUDGED_BY}val_loss of the dense network and test_acc are missing",

@@ -244,6 +244,12 @@ def test_cells_of_one_line_are_made_side_by_side_with_the_same_bits(
         folder = Path("logs/grid") / name
         assert_same(folder / "version_0", folder / "version_1")
         assert "[2/2] replicate 0 ticket level 1" in (folder / "version_0" / "output.txt").read_text()
+    more = ["--sweep.model.activation", "[relu, sigmoid, tanh]", "--dry-run"]
+    assert fit("--resume", "logs/grid", *more) == 0
+    out = capsys.readouterr().out
+    assert "4 of 6 cells are finished." in out
+    assert "2 cells, 4 trainings." in out
+    assert "Time: about" in out
 
 
 def test_cells_that_fill_the_machine_alone_come_one_after_another(

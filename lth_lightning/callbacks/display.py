@@ -59,10 +59,8 @@ class Display:
         """Says within it what takes its time: on a terminal until it ends, elsewhere in a line, once."""
         if not self.console.is_terminal:
             self.tell(text)
+        with self.console.status(text) if self._enabled and self.console.is_terminal else contextlib.nullcontext():
             yield
-        elif self._enabled:
-            with self.console.status(text):
-                yield
 
     def start(self, trainings: int, done: int, slots: int = 1) -> None:
         """A run of so many trainings begins, or goes on with some `done`; `slots` of them are made side by side."""

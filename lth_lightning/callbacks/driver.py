@@ -22,7 +22,7 @@ from lth_lightning.callbacks.inputs import check_inputs
 from lth_lightning.callbacks.joint import JointMaker
 from lth_lightning.callbacks.maker import Maker
 from lth_lightning.callbacks.origin import Origins, fresh_model
-from lth_lightning.callbacks.peers import meet, settings_of
+from lth_lightning.callbacks.peers import meet
 from lth_lightning.callbacks.plan import plan_trainings
 from lth_lightning.callbacks.quiet import quiet
 from lth_lightning.callbacks.ranks import process_group
@@ -85,7 +85,7 @@ class Driver:
 
     def _claimed(self, experiment: str, logs: Path, folder: Path | None, config: str) -> list[Record]:
         trainer = self._probe()
-        with meet(trainer, self.display, self._settings(config, trainer)) as peers:
+        with meet(trainer, self.display, None if config == FROM_PYTHON else config) as peers:
             self.prepare(trainer=trainer)
 
             def choose() -> Path:
@@ -99,18 +99,6 @@ class Driver:
             finally:
                 gc.unfreeze()
                 self.display.stop()
-
-    def _settings(self, config: str, trainer: Trainer) -> dict[str, Any]:
-        """What all processes of the run must have been asked for; from Python as far as it is plain."""
-        if config != FROM_PYTHON:
-            return settings_of(config)
-        lengths = {f"trainer.{name}": getattr(trainer, name) for name in ("max_steps", "max_epochs")}
-        options = {
-            f"pruning.{name}": value
-            for name, value in vars(self.loop).items()
-            if not name.startswith("_") and isinstance(value, (int, float, str, dict))
-        }
-        return {"seed": self.seed, **lengths, **options}
 
     def _probe(self) -> Trainer:
         """A Trainer that is looked at only."""

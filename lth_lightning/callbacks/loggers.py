@@ -161,9 +161,10 @@ class _Names:
     def of(cls, run: Path) -> "_Names":
         path = run.resolve()
         name = (session.read(path).get("sessions") or [{}])[0].get("experiment")
-        if not isinstance(name, str) or path.parts[-1 - len(Path(name).parts) : -1] != Path(name).parts:
-            # Of an older version, or renamed since: another run may have that name now.
-            return cls(path.parent.name, path.parent.name, f"{path.parent.name}/{path.name}", name is not None)
+        if not isinstance(name, str):  # of an older version
+            return cls(path.parent.name, path.parent.name, f"{path.parent.name}/{path.name}", False)
+        # Its folders may have been renamed since, and another run may have its old name now.
+        name = "/".join(path.parts[-1 - len(Path(name).parts) : -1])
         is_cell = "/" in name and (path.parents[1] / SWEEP).is_file()
         return cls(name, name.rpartition("/")[0] if is_cell else name, f"{name}/{path.name}", True)
 

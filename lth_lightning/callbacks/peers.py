@@ -36,8 +36,17 @@ _present: "list[Peers]" = []
 Settings = dict[str, Any]
 """What a process was asked to do, by flag."""
 
-_OWN = ("experiment", "logs", "threads", "data.init_args.root", "trainer.logger", "trainer.default", "trainer.devices")
-"""How settings begin that may differ: folders are process 0's or a machine's, and processes are counted."""
+_OF_TRAINER = (
+    "max_steps",
+    "max_epochs",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "precision",
+    "limit_train_batches",
+    "limit_val_batches",
+    "limit_test_batches",
+)
+"""Flags of the Trainer that decide what is computed, and how often."""
 
 
 def present() -> "Peers | None":
@@ -46,10 +55,10 @@ def present() -> "Peers | None":
 
 
 @contextlib.contextmanager
-def meet(trainer: Trainer, display: Display, settings: Settings | None = None) -> Iterator["Peers | None"]:
+def meet(trainer: Trainer, display: Display, config: str | None = None) -> Iterator["Peers | None"]:
     """Within it the processes of a run, of which `trainer` tells, know of each other; None where there is one alone.
 
-    `settings` are those of this process, which must be the same in all.
+    `config` is this process's config.yaml; None for a run from Python. All must be asked for the same.
 
     Raises:
         UserError: the settings of the Trainer are not those by which the processes were started, or a process has
@@ -64,7 +73,7 @@ def meet(trainer: Trainer, display: Display, settings: Settings | None = None) -
             )
         yield None
         return
-    peers = Peers(trainer, display, settings or {})
+    peers = Peers(trainer, display, settings_of(config) if config else {})
     _present.append(peers)
     try:
         peers.begin()
@@ -88,19 +97,29 @@ def meet(trainer: Trainer, display: Display, settings: Settings | None = None) -
 
 
 def settings_of(config: str) -> Settings:
-    """The settings in `config`, a config.yaml, that all processes of a run must have."""
-    return {key: value for key, value in resume.flat(yaml.safe_load(config)).items() if not key.startswith(_OWN)}
+    """The settings in `config`, a config.yaml, that decide what all processes of a run compute.
+
+    Files and folders may lie elsewhere on another machine, and what is no number or word may look different in another
+    process: an object by its address, a set by its order.
+    """
+    found = {}
+    for key, value in resume.flat(yaml.safe_load(config)).items():
+        decides = key == "seed_everything" or key.startswith(("pruning.", "model.", "data."))
+        if key == "data.init_args.root" or not (decides or key in [f"trainer.{name}" for name in _OF_TRAINER]):
+            continue
+        if key.startswith("pruning.") and isinstance(value, list):
+            value = json.dumps(value, default=str)
+        is_word = isinstance(value, str) and not Path(value).is_absolute() and " at 0x" not in value
+        if is_word or isinstance(value, (bool, int, float)):
+            found[key] = value
+    return found
 
 
 def difference(mine: Settings, theirs: Any, rank: int) -> str:
     """A line on the first setting in which process `rank`, with `theirs`, differs from process 0; empty for none."""
-    known: Settings = json.loads(json.dumps(mine, default=str))  # as `theirs` came
-    other: Settings = theirs if isinstance(theirs, dict) else {}
-    for key in [*known, *(key for key in other if key not in known)]:
-        here, there = known.get(key), other.get(key)
-        # A file or a folder can lie elsewhere on another machine.
-        is_place = all(isinstance(value, str) and Path(value).is_absolute() for value in (here, there))
-        if here != there and not (is_place and not key.startswith("pruning.")):
+    for key, here in mine.items():
+        there = theirs.get(key, here) if isinstance(theirs, dict) else here
+        if there != here:
             return (
                 f"Process {rank} has other settings than process 0: {key.replace('.init_args', '')} is {there!r} in "
                 f"process {rank}, and {here!r} in process 0. Start all processes of a run with the same settings."
@@ -154,7 +173,8 @@ class Peers:
             self._selector.register(self._listener, selectors.EVENT_READ)
         else:
             self._add(self._connect(), 0)
-            self.send({"rank": self.rank, "settings": self._settings})
+            # One that process 0 has started was given its own command line.
+            self.send({"rank": self.rank, "settings": {} if self._is_alone_on_node else self._settings})
         if threading.current_thread() is threading.main_thread():
             self._wakeup = socket.socketpair()
             for end in self._wakeup:

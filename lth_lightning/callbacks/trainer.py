@@ -56,10 +56,6 @@ def refuse_unfit(trainer: Trainer, model: LightningModule, rewind_step: int) -> 
         raise UserError(
             "trainer.val_check_interval counts batches, or is a time: set --pruning.evaluate_every, in steps, instead."
         )
-    if trainer.check_val_every_n_epoch not in (None, 1):
-        raise UserError(
-            "trainer.check_val_every_n_epoch counts epochs: set --pruning.evaluate_every, in steps, instead."
-        )
     for flag in ("fast_dev_run", "barebones", "overfit_batches"):
         if getattr(trainer, flag, False):
             raise UserError(

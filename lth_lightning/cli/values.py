@@ -38,6 +38,10 @@ def check_values(config: Namespace) -> None:
     is_of_run = config.get("resume") or config.get("ckpt_path")
     if config.get("trainer.default_root_dir") is not None and not is_of_run:
         raise UserError("--trainer.default_root_dir has no effect on a run: name the folder of runs with --logs.")
+    if config.get("trainer.check_val_every_n_epoch") not in (None, 1) and not is_of_run:
+        raise UserError(
+            "--trainer.check_val_every_n_epoch has no effect on a run: set --pruning.evaluate_every, in steps."
+        )
     for group in ("model", "data"):
         _check_null(config.get(group), group)
     for name, value in _leaves(config, ""):

@@ -70,6 +70,10 @@ def layers_table(run: Path, records: Sequence[Record], columns: int = 10) -> lis
     return tables
 
 
+MOST_TOLD = 3
+"""Layers of an arm that get a line of their own."""
+
+
 def told_of_vanished(run: Path, records: Iterable[Record], arms: Iterable[str]) -> list[str]:
     """A line for each layer and each of `arms`, those that search masks, that is nearly gone at the end of the run.
 
@@ -87,7 +91,9 @@ def told_of_vanished(run: Path, records: Iterable[Record], arms: Iterable[str]) 
             for name, levels in _vanishing(trainings).items():
                 if name not in first or levels[0][0].level < first[name][0][0].level:
                     first[name] = levels
-        told += [_told(levels) for levels in first.values()]
+        told += [_told(levels) for levels in [*first.values()][:MOST_TOLD]]
+        if (more := len(first) - MOST_TOLD) > 0:
+            told.append(f"So {'is 1 more layer' if more == 1 else f'are {more} more layers'} of {arm}.")
     return told
 
 

@@ -195,7 +195,11 @@ def _why_not(records: Sequence[Record], tickets: Mapping[int, Point]) -> str:
         told = "the run starts from a ticket, so there is no dense network to compare its tickets with"
         falling = [level for level, point in tickets.items() if point.falling]
         too_short = f"{several('level', falling)} a validation loss of a ticket was lowest at its last evaluation"
-        return f"{told}; at {too_short}, so it is not compared with controls either" if falling else told
+        has_controls = any(record.arm != TICKET for record in records)
+        if not falling or not has_controls:
+            return told
+        those = "they are" if len(falling) > 1 else "it is"
+        return f"{told}; at {too_short}, so {those} not compared with controls either"
     if not dense:
         return "there is no dense network (level 0) to compare with"
     if not _ok(dense):
@@ -205,9 +209,7 @@ def _why_not(records: Sequence[Record], tickets: Mapping[int, Point]) -> str:
     if not _ok(pruned):
         return "all pruned networks diverged"
     if missing := _missing(_ok(dense), _ok(pruned)):
-        which = (
-            "both are" if missing == [*METRICS] else f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'}"
-        )
+        which = f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'}"
         return f"winning is judged by {' and '.join(METRICS)}, and {which} missing"
     if 0 in tickets and tickets[0].falling:
         return (

@@ -75,7 +75,7 @@ def run(base: "LTHCLI", words: Sequence[str]) -> None:
         display.note(f"{len(cells) - len(waiting)} of {len(cells)} cells are finished.")
     if options["dry_run"]:
         if waiting:
-            estimate.show(cells, display, slots)
+            estimate.show(waiting, display, slots)
         return
     for datamodule in datamodules:
         if datamodule is not None:
