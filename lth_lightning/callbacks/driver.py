@@ -68,6 +68,7 @@ class Driver:
         self.workers = workers
         self.threads = threads
         self.ticket = Ticket.load(loop.ticket) if loop.ticket else None
+        self._network = ""
         self.remarks: list[str] = []
         """What a user should know before the first training, a line each."""
 

@@ -27,8 +27,8 @@ TIMED = 20
 WARM, LONG = 1.0, 2.0
 """Seconds after which passes that are not timed are enough, and those that are."""
 
-
 TIMING = "Timing a few steps on this machine …"
+"""What is said meanwhile."""
 
 
 def describe(driver: Driver, display: Display, folder: Path | None = None) -> None:

@@ -34,9 +34,9 @@ class Row:
     """What is told of a run.
 
     Attributes:
-        state: finished, running, stopped, empty (no training has begun), not begun (a sweep's, which was
-            stopped before it), or ended (nothing is open that was begun; an
-            older version did not write down what was planned).
+        state: finished, running, stopped, empty (no training has got as far as a checkpoint or a line of its curve),
+            not begun (a sweep's, which was stopped before it), or ended (nothing is open that was begun; an older
+            version did not write down what was planned).
         done, planned: trainings; `planned` counts those that a divergence has made impossible out.
         level: the highest that the tickets of all replicates with results have finished.
         best: the sparsest winning ticket; None where there is none.
