@@ -50,7 +50,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     runs = tmp_path / "one" / "version_0", tmp_path / "two" / "version_0"
     for run in runs:
         write_run(run, levels=range(3), controls={"noise": [1, 2]})
-        plan(run)
+        plan(run, [{**MADE, "experiment": run.parent.name}])
     return runs
 
 

@@ -134,13 +134,17 @@ def _machines(a: Run, b: Run) -> Iterator[Difference]:
         yield key, _text(left), _text(right)
 
 
+NOT_OF_MACHINE = ("versions", "started", "experiment")
+"""What a session tells besides: versions one by one, when, and the run's name."""
+
+
 def _machine(run: Run) -> dict[str, str]:
     """What the run's sessions were made with, each value once."""
     found: dict[str, list[str]] = {}
     for session in run.plan["sessions"]:
         said = {**dict(session.get("versions") or {}), **session}
         for key, value in said.items():
-            if key not in ("versions", "started") and str(value) not in found.setdefault(key, []):
+            if key not in NOT_OF_MACHINE and str(value) not in found.setdefault(key, []):
                 found[key].append(str(value))
     return {key: ", ".join(values) for key, values in found.items()}
 
