@@ -1,6 +1,8 @@
 """Two processes on two CPU devices, over gloo."""
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -184,3 +186,22 @@ def test_what_cannot_be_run_on_two_devices_is_refused_in_one_line(
     assert reason in process.err
     assert not starter.run(name).exists()
     assert wait_for(lambda: not still_running(starter.folder))
+
+
+GROUPS = """
+import os, sys, torch
+from lth_lightning.callbacks import ranks
+ranks.SETTLE = float(sys.argv[1])
+for _ in range(100):
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=torch.distributed.HashStore())
+    with ranks.process_group():
+        for _ in range(3):
+            torch.distributed.broadcast(torch.zeros(1000), 0)
+            torch.distributed.broadcast_object_list([1], 0)
+            torch.distributed.barrier()
+    assert not torch.distributed.is_initialized()
+"""
+
+
+def test_a_process_group_ends_though_its_threads_still_let_go_of_tensors() -> None:
+    subprocess.run([sys.executable, "-c", GROUPS, "0.01"], check=True, timeout=600)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import torch
@@ -16,6 +17,8 @@ from lth_lightning.callbacks.trainer import is_rank_zero
 
 _started: list[subprocess.Popen[bytes]] = []
 """The processes that Lightning has started for further devices, for all fits of the run."""
+SETTLE = 0.3
+"""Seconds in which gloo's threads let go of what they have done."""
 _abandoned: list[object] = []
 """Process groups that must not be destroyed."""
 
@@ -86,7 +89,12 @@ def process_group() -> Iterator[None]:
     finally:
         _started.clear()
         if torch.distributed.is_initialized():
+            group = torch.distributed.group.WORLD
             torch.distributed.destroy_process_group()
+            # Its destructor would wait for a thread that still frees the last collective's tensors, which takes the
+            # interpreter's lock too: that is to be had meanwhile, and the destructor runs after it.
+            time.sleep(SETTLE)
+            del group
 
 
 def leave(code: int) -> None:
