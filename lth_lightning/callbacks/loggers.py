@@ -200,13 +200,11 @@ def _name(logger: Logger, training: Training, step: int | None) -> None:
     if isinstance(logger, (CSVLogger, TensorBoardLogger)):
         if _without_name(logger, names):
             logger._name, logger._version = "", f"{_folder(logger, names)}/{training.version}"
-            if step is not None:
-                _go_on(logger, step)
-            return
-        folder = Path(logger.log_dir) if logger._version is not None else None
-        if folder is None or (step is None and folder.is_dir() and any(folder.iterdir())):
-            first = folder.name if folder else None
-            logger._version = "/".join(filter(None, (first, run, training.version)))
+        else:
+            folder = Path(logger.log_dir) if logger._version is not None else None
+            if folder is None or (step is None and folder.is_dir() and any(folder.iterdir())):
+                first = folder.name if folder else None
+                logger._version = "/".join(filter(None, (first, run, training.version)))
         if step is not None:
             _go_on(logger, step)
     elif isinstance(logger, WandbLogger):

@@ -36,17 +36,18 @@ _present: "list[Peers]" = []
 Settings = dict[str, Any]
 """What a process was asked to do, by flag."""
 
-_OF_TRAINER = (
-    "max_steps",
-    "max_epochs",
-    "accumulate_grad_batches",
-    "gradient_clip_val",
-    "precision",
-    "limit_train_batches",
-    "limit_val_batches",
-    "limit_test_batches",
+_DECIDING = (
+    "seed_everything",
+    "trainer.max_steps",
+    "trainer.max_epochs",
+    "trainer.accumulate_grad_batches",
+    "trainer.gradient_clip_val",
+    "trainer.precision",
+    "trainer.limit_train_batches",
+    "trainer.limit_val_batches",
+    "trainer.limit_test_batches",
 )
-"""Flags of the Trainer that decide what is computed, and how often."""
+"""Flags beside those of pruning, model and data that decide what is computed, and how often."""
 
 
 def present() -> "Peers | None":
@@ -104,8 +105,8 @@ def settings_of(config: str) -> Settings:
     """
     found = {}
     for key, value in resume.flat(yaml.safe_load(config)).items():
-        decides = key == "seed_everything" or key.startswith(("pruning.", "model.", "data."))
-        if key == "data.init_args.root" or not (decides or key in [f"trainer.{name}" for name in _OF_TRAINER]):
+        decides = key in _DECIDING or key.startswith(("pruning.", "model.", "data."))
+        if key == "data.init_args.root" or not decides:
             continue
         if key.startswith("pruning.") and isinstance(value, list):
             value = json.dumps(value, default=str)
